@@ -1,0 +1,17 @@
+//! The vocabulary that plan, run, agent, store and report share.
+//!
+//! A *test* is one fio job ([`test::Test`]); a *cell* is one test on one system on one
+//! device in one environment ([`cell::Cell`]), named by a hash of its content; an
+//! *attempt* is one measured repetition of a cell ([`attempt::Attempt`]). A *run* is a
+//! folder with a plan, an append-only list of attempts and the raw fio output
+//! ([`store::RunDir`]). The outside (`eval`) and the inside (`eval agent`) talk in the
+//! JSON lines of [`protocol`].
+
+pub mod attempt;
+pub mod cell;
+pub mod device;
+pub mod environment;
+pub mod plan;
+pub mod protocol;
+pub mod store;
+pub mod test;
