@@ -1,0 +1,53 @@
+# Thin recipes over the Rust programs; `./x RECIPE` installs what is missing first.
+
+set positional-arguments
+
+export EFUSE_ROOT := justfile_directory()
+bin := justfile_directory() / "target/release"
+
+# What there is.
+default:
+    @just --list --unsorted
+
+# Programs that the harness needs, optimised.
+[private]
+build:
+    @cargo build --release --quiet --locked -p efuse-eval -p efuse-stackfs -p efuse-kernel -p efuse-report
+
+# Evaluate: `just eval quick`, `just eval all`, `just eval --help`.
+eval *ARGS: build
+    @"{{ bin }}/eval" "$@"
+
+# Render the report of a run: `just report results/runs/NAME`.
+report *ARGS: build
+    @"{{ bin }}/report" "$@"
+
+# Build efuse.ko, or `just kernel apply TREE`, `just kernel host`, `just kernel --help`.
+kernel *ARGS: build
+    @"{{ bin }}/kernel" "$@"
+
+# Third-party test suites that the checks in the guest use.
+[private]
+tools:
+    @test -x target/tools/bin/pjdfstest || cargo install --quiet --locked --root target/tools pjdfstest
+    @test -x target/tools/bin/fsx || cargo install --quiet --locked --root target/tools fsx
+
+# Formatting and lints.
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --release --locked -- -D warnings
+
+# Unit and host tests.
+unit: build
+    cargo test --workspace --release --locked
+
+# Mount every system in the guest, do real I/O, compare bytes.
+check *ARGS: build tools
+    @"{{ bin }}/eval" check "$@"
+
+# One small evaluation, its report, and the report in a real browser.
+smoke: build
+    @"{{ bin }}/eval" run smoke --name smoke-$(date +%Y%m%d-%H%M%S)
+
+# Everything that CI checks.
+test: lint unit check smoke
