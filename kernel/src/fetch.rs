@@ -1,0 +1,354 @@
+//! Getting the distribution's kernel: download by apt, unpack what is needed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::apt::{self, Selection};
+use crate::cache::{self, Layout};
+use crate::command;
+use crate::error::KernelError;
+
+/// Changed when what is unpacked, or where to, changes: an older cache is then unpacked anew (from
+/// the packages kept, without the network).
+const UNPACKED_FORMAT: &str = "1";
+
+/// An unpacked kernel.
+#[derive(Debug, Clone)]
+pub struct Packages {
+    /// Which kernel it is.
+    pub selection: Selection,
+    folder: PathBuf,
+}
+
+impl Packages {
+    fn new(layout: &Layout, selection: Selection) -> Self {
+        let folder = layout.kernel(&selection.version);
+        Self { selection, folder }
+    }
+
+    /// `fs/fuse` of the distribution's source.
+    #[must_use]
+    pub fn fuse_source(&self) -> PathBuf {
+        self.folder.join("source/fs/fuse")
+    }
+
+    /// The folder to build modules against.
+    #[must_use]
+    pub fn headers(&self) -> PathBuf {
+        headers_in(&self.folder, &self.selection.release)
+    }
+
+    /// The compressed kernel image.
+    #[must_use]
+    pub fn vmlinuz(&self) -> PathBuf {
+        self.boot("vmlinuz")
+    }
+
+    /// The kernel's configuration.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.boot("config")
+    }
+
+    /// `lib/modules/<release>`.
+    #[must_use]
+    pub fn modules(&self) -> PathBuf {
+        self.folder
+            .join("image/lib/modules")
+            .join(&self.selection.release)
+    }
+
+    /// Where the module is built.
+    #[must_use]
+    pub fn build(&self) -> PathBuf {
+        self.folder.join("build")
+    }
+
+    /// Whether it was unpacked to the end, by this version of the tool.
+    fn is_unpacked(&self) -> bool {
+        fs::read_to_string(self.folder.join("format")).is_ok_and(|text| text == UNPACKED_FORMAT)
+    }
+
+    fn boot(&self, what: &str) -> PathBuf {
+        self.folder
+            .join("image/boot")
+            .join(format!("{what}-{}", self.selection.release))
+    }
+}
+
+fn headers_in(folder: &Path, release: &str) -> PathBuf {
+    folder
+        .join("headers/usr/src")
+        .join(format!("linux-headers-{release}"))
+}
+
+/// The kernel in use, if one was fetched; reads the cache only.
+#[must_use]
+pub fn current(layout: &Layout) -> Option<Packages> {
+    let packages = recorded(layout)?;
+    packages.is_unpacked().then_some(packages)
+}
+
+fn recorded(layout: &Layout) -> Option<Packages> {
+    let text = fs::read(layout.current()).ok()?;
+    let selection = serde_json::from_slice(&text).ok()?;
+    Some(Packages::new(layout, selection))
+}
+
+/// The kernel in use; fetches the newest if there is none yet. Needs the lock.
+///
+/// # Errors
+/// When apt offers none, or it cannot be downloaded or unpacked.
+pub fn ensure(layout: &Layout, progress: &mut dyn FnMut(&str)) -> Result<Packages, KernelError> {
+    match recorded(layout) {
+        Some(packages) if packages.is_unpacked() => Ok(packages),
+        Some(packages) if have_all(layout, &packages.selection) => {
+            fetch(layout, packages.selection, progress)
+        }
+        _ => fetch(layout, select(progress)?, progress),
+    }
+}
+
+/// The newest kernel apt offers after its lists were renewed. Needs the lock.
+///
+/// # Errors
+/// As [`ensure`], and when the lists cannot be renewed.
+pub fn update(layout: &Layout, progress: &mut dyn FnMut(&str)) -> Result<Packages, KernelError> {
+    renew_lists(progress)?;
+    let newest = apt::select()?;
+    match current(layout) {
+        Some(packages) if packages.selection == newest => {
+            progress(&format!("{} is the newest kernel", newest.release));
+            Ok(packages)
+        }
+        _ => fetch(layout, newest, progress),
+    }
+}
+
+/// Chooses from apt's lists as they are; renews them if they hold no kernel, as on a machine (or
+/// container) where they were never fetched or were removed to save space.
+fn select(progress: &mut dyn FnMut(&str)) -> Result<Selection, KernelError> {
+    match apt::select() {
+        Err(KernelError::NoPackages { .. }) => {
+            renew_lists(progress)?;
+            apt::select()
+        }
+        result => result,
+    }
+}
+
+fn renew_lists(progress: &mut dyn FnMut(&str)) -> Result<(), KernelError> {
+    progress("renewing apt's package lists");
+    command::run(
+        command::new(command::find("apt-get", "apt")?).args(["-q", "update"]),
+        &mut |_| {},
+    )
+}
+
+fn fetch(
+    layout: &Layout,
+    selection: Selection,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Packages, KernelError> {
+    progress(&format!("kernel {} ({})", selection.release, selection.version));
+    let packages = Packages::new(layout, selection);
+    if !packages.is_unpacked() {
+        let debs = download(layout, &packages.selection, progress)?;
+        unpack(&packages, &debs, progress)?;
+    }
+    let text = serde_json::to_vec_pretty(&packages.selection).expect("a record of strings is JSON");
+    cache::write_atomically(&layout.current(), &text)?;
+    Ok(packages)
+}
+
+fn have_all(layout: &Layout, selection: &Selection) -> bool {
+    selection
+        .packages()
+        .iter()
+        .all(|name| find_deb(&layout.deb(), name, &selection.version).is_some())
+}
+
+/// The package files, in the order of [`Selection::packages`].
+fn download(
+    layout: &Layout,
+    selection: &Selection,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Vec<PathBuf>, KernelError> {
+    let folder = layout.deb();
+    fs::create_dir_all(&folder).map_err(KernelError::io("create", &folder))?;
+    let missing: Vec<&str> = selection
+        .packages()
+        .into_iter()
+        .filter(|name| find_deb(&folder, name, &selection.version).is_none())
+        .collect();
+    if !missing.is_empty()
+        && let Err(first) = apt_download(&folder, selection, &missing, progress)
+    {
+        // The usual reason is that the lists are old and the archive has moved on. The version
+        // then may be gone altogether; the error of the second attempt says so.
+        progress("the download failed; trying again with new package lists");
+        renew_lists(progress).map_err(|_| first)?;
+        apt_download(&folder, selection, &missing, progress)?;
+    }
+    selection
+        .packages()
+        .into_iter()
+        .map(|name| {
+            find_deb(&folder, name, &selection.version).ok_or_else(|| KernelError::PackageLayout {
+                package: name.to_owned(),
+                what: format!("file of version {} in {}", selection.version, folder.display()),
+            })
+        })
+        .collect()
+}
+
+fn apt_download(
+    folder: &Path,
+    selection: &Selection,
+    names: &[&str],
+    progress: &mut dyn FnMut(&str),
+) -> Result<(), KernelError> {
+    let mut command = command::new(command::find("apt-get", "apt")?);
+    command
+        .current_dir(folder)
+        .args(["-q", "-o", "Acquire::Retries=3"])
+        // The folder belongs to whoever builds; apt's own unprivileged user cannot write there,
+        // and would only say so in a warning.
+        .args(["-o", "APT::Sandbox::User=root"])
+        .arg("download")
+        .args(names.iter().map(|name| format!("{name}={}", selection.version)));
+    command::run(&mut command, &mut |line| {
+        // Get:4 http://deb.debian.org/debian-security ... linux-source-6.12 all 6.12.117-1 [153 MB]
+        let mut words = line.split_whitespace();
+        if words.next().is_some_and(|word| word.starts_with("Get:"))
+            && let Some(package) = words.find(|word| names.contains(word))
+            && let Some((_, size)) = line.rsplit_once('[')
+        {
+            progress(&format!("downloading {package} ({})", size.trim_end_matches(']')));
+        }
+    })
+}
+
+/// apt writes a colon of an epoch as `%3a`; kernel packages have none.
+fn find_deb(folder: &Path, name: &str, version: &str) -> Option<PathBuf> {
+    let prefix = format!("{name}_{version}_");
+    fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).find(|path| {
+        path.file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.starts_with(&prefix) && name.ends_with(".deb"))
+    })
+}
+
+/// Unpacks into a folder that gets its final name when all is in it.
+fn unpack(
+    packages: &Packages,
+    debs: &[PathBuf],
+    progress: &mut dyn FnMut(&str),
+) -> Result<(), KernelError> {
+    let release = &packages.selection.release;
+    let mut partial = packages.folder.clone().into_os_string();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    cache::remove_tree(&partial)?;
+    let [source, image, headers, common, kbuild] = debs else {
+        unreachable!("a selection has five packages");
+    };
+    progress("unpacking headers and build tools");
+    for deb in [headers, common, kbuild] {
+        unpack_deb(deb, &partial.join("headers"))?;
+    }
+    mend_headers(&headers_in(&partial, release), headers)?;
+    progress("unpacking the kernel image and its modules");
+    unpack_image(image, &partial.join("image"), release)?;
+    progress("unpacking fs/fuse from the kernel source");
+    unpack_source(source, &partial.join("source"))?;
+    cache::write_atomically(&partial.join("format"), UNPACKED_FORMAT.as_bytes())?;
+    cache::remove_tree(&packages.folder)?;
+    fs::rename(&partial, &packages.folder).map_err(KernelError::io("rename", &partial))
+}
+
+fn unpack_deb(deb: &Path, into: &Path) -> Result<(), KernelError> {
+    fs::create_dir_all(into).map_err(KernelError::io("create", into))?;
+    let mut dpkg = command::new(command::find("dpkg-deb", "dpkg")?);
+    command::output(dpkg.arg("-x").args([deb, into])).map(|_| ())
+}
+
+/// The headers' Makefile includes the common one by an absolute path below /usr/src, which holds
+/// only for an installed package. The folders are neighbours, so a relative path does too.
+fn mend_headers(folder: &Path, deb: &Path) -> Result<(), KernelError> {
+    let path = folder.join("Makefile");
+    let text = fs::read_to_string(&path).map_err(|_| layout_error(deb, "Makefile"))?;
+    let mended: String = text
+        .lines()
+        .map(|line| match line.strip_prefix("include /usr/src/") {
+            Some(rest) => {
+                format!("include $(dir $(abspath $(lastword $(MAKEFILE_LIST))))../{rest}\n")
+            }
+            None => format!("{line}\n"),
+        })
+        .collect();
+    cache::write_atomically(&path, mended.as_bytes())?;
+    if !folder.join("vmlinux").is_file() {
+        return Err(layout_error(deb, "vmlinux with the kernel's BTF"));
+    }
+    Ok(())
+}
+
+fn unpack_image(deb: &Path, into: &Path, release: &str) -> Result<(), KernelError> {
+    unpack_deb(deb, into)?;
+    // Since the merge of /lib into /usr the modules may come below either.
+    if !into.join("lib").exists() && into.join("usr/lib").is_dir() {
+        let link = into.join("lib");
+        std::os::unix::fs::symlink("usr/lib", &link).map_err(KernelError::io("link", &link))?;
+    }
+    for what in [
+        format!("boot/vmlinuz-{release}"),
+        format!("boot/config-{release}"),
+        format!("lib/modules/{release}/modules.order"),
+    ] {
+        if !into.join(&what).exists() {
+            return Err(layout_error(deb, &what));
+        }
+    }
+    let mut depmod = command::new(command::find("depmod", "kmod")?);
+    command::output(depmod.arg("-b").arg(into).arg(release)).map(|_| ())
+}
+
+/// Of 1.5 GB of source, `fs/fuse`, the protocol's header and the top Makefile.
+fn unpack_source(deb: &Path, into: &Path) -> Result<(), KernelError> {
+    fs::create_dir_all(into).map_err(KernelError::io("create", into))?;
+    let (dpkg, tar) = (command::find("dpkg-deb", "dpkg")?, command::find("tar", "tar")?);
+    command::find("xz", "xz-utils")?;
+    // A shell, because these are four programs in a pipeline of which each can fail.
+    let script = r#"set -o pipefail
+        "$0" --fsys-tarfile "$2" |
+        "$1" -xO --wildcards './usr/src/linux-source-*.tar.xz' |
+        xz -T0 -dc |
+        "$1" -x -C "$3" --strip-components=1 --no-same-owner --wildcards \
+            'linux-source-*/fs/fuse/*' \
+            'linux-source-*/include/uapi/linux/fuse.h' \
+            --no-wildcards-match-slash 'linux-source-*/Makefile'"#;
+    let mut pipeline: Command = command::new(command::find("bash", "bash")?);
+    pipeline
+        .args(["-c", script])
+        .args([dpkg.as_path(), tar.as_path(), deb, into]);
+    command::output(&mut pipeline)?;
+    for what in ["fs/fuse/dev.c", "fs/fuse/Makefile", "include/uapi/linux/fuse.h", "Makefile"] {
+        if !into.join(what).is_file() {
+            return Err(layout_error(deb, what));
+        }
+    }
+    Ok(())
+}
+
+fn layout_error(deb: &Path, what: &str) -> KernelError {
+    KernelError::PackageLayout {
+        package: deb
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
+        what: what.to_owned(),
+    }
+}
