@@ -1,0 +1,383 @@
+//! The loop that measures a plan.
+//!
+//! Invariants, whatever dies and whenever:
+//! * an attempt is either on disk, complete, or never was: it is appended and fsynced
+//!   before the next one starts;
+//! * a slot with a finished attempt is never measured again;
+//! * a slot is left without a figure only after a failed attempt that says why.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use efuse_model::attempt::{Attempt, Outcome, Phase, SCHEMA};
+use efuse_model::cell::Cell;
+use efuse_model::plan::{Plan, Slot};
+use efuse_model::store::{RunDir, StoreError};
+use thiserror::Error;
+
+use crate::estimate::{self, Clock};
+use crate::interrupt::Interrupt;
+use crate::session::{Measured, Opener, Opening, Session, SessionError};
+
+/// Sessions that may be lost before the run is given up.
+pub const MAX_LOST: u32 = 8;
+
+/// Why a run stopped before its end. What was finished is stored in every case.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The run's folder cannot be written or read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No session.
+    #[error("{0}")]
+    Open(String),
+    /// The user wants out.
+    #[error("interrupted by {}", crate::interrupt::signal_name(*.0))]
+    Interrupted(i32),
+    /// The machine is not the one on which the run was begun.
+    #[error(
+        "the environment is not the one this run was begun in, so its figures could not be compared:\n  {}\n\
+         start a new run, or restore what changed",
+        .0.join("\n  ")
+    )]
+    Changed(Vec<String>),
+    /// Too many sessions were lost.
+    #[error("{lost} guests were lost one after another; the last one: {last}")]
+    TooManyLost {
+        /// How many.
+        lost: u32,
+        /// How the last one ended.
+        last: String,
+    },
+}
+
+/// How far the run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Slots with a figure.
+    pub done: usize,
+    /// All slots.
+    pub total: usize,
+    /// Expected time for what is left.
+    pub left: Duration,
+}
+
+/// Is told what happens.
+pub trait Watch {
+    /// A session is being opened; called again with each step that takes time.
+    fn opening(&mut self, step: &str);
+    /// Something the user should know.
+    fn note(&mut self, text: &str);
+    /// An attempt begins.
+    fn started(&mut self, position: Position, cell: &Cell, slot: &Slot, attempt: u32);
+    /// A step of it begins.
+    fn phase(&mut self, phase: Phase);
+    /// It ended and is stored.
+    fn finished(&mut self, position: Position, attempt: &Attempt);
+}
+
+/// What may be set for the loop.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest attempt, if not the estimate's own limit.
+    pub cell: Option<Duration>,
+    /// Sessions that may be lost.
+    pub max_lost: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            cell: None,
+            max_lost: MAX_LOST,
+        }
+    }
+}
+
+impl Limits {
+    /// Longest attempt at this cell.
+    #[must_use]
+    pub fn of(&self, cell: &Cell) -> Duration {
+        self.cell.unwrap_or_else(|| estimate::limit(cell))
+    }
+}
+
+/// How a run ended that went to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// Slots with a figure.
+    pub done: usize,
+    /// Slots without one.
+    pub failed: Vec<Slot>,
+}
+
+/// A run in progress.
+pub struct Execution<'a> {
+    run: &'a RunDir,
+    plan: &'a Plan,
+    opener: &'a mut dyn Opener,
+    watch: &'a mut dyn Watch,
+    interrupt: &'a Interrupt,
+    limits: Limits,
+    session: Option<Box<dyn Session>>,
+    lost: u32,
+    clock: Clock,
+    tries: BTreeMap<(String, u32), u32>,
+    done: usize,
+}
+
+/// Measures every slot of the plan that has no figure yet: first those never tried, in
+/// the plan's order, then each that failed once more.
+///
+/// `session`, if given, is used first.
+///
+/// # Errors
+/// See [`RunError`].
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the loop's seams, each of them replaced in tests"
+)]
+pub fn execute(
+    run: &RunDir,
+    plan: &Plan,
+    session: Option<Box<dyn Session>>,
+    opener: &mut dyn Opener,
+    watch: &mut dyn Watch,
+    interrupt: &Interrupt,
+    limits: Limits,
+    clock: Clock,
+) -> Result<Completion, RunError> {
+    let attempts = run.attempts()?;
+    for message in &attempts.damaged {
+        watch.note(message);
+    }
+    let mut execution = Execution {
+        run,
+        plan,
+        opener,
+        watch,
+        interrupt,
+        limits,
+        session: None,
+        lost: 0,
+        clock,
+        tries: BTreeMap::new(),
+        done: 0,
+    };
+    let mut fresh = VecDeque::new();
+    let mut again = VecDeque::new();
+    for slot in &plan.order {
+        let tries = attempts.tries(slot);
+        execution.tries.insert(id(slot), tries);
+        if attempts.done(slot) {
+            execution.done += 1;
+        } else if tries == 0 {
+            fresh.push_back(slot.clone());
+        } else {
+            again.push_back(slot.clone());
+        }
+    }
+    for attempt in &attempts.list {
+        execution.clock.learn(attempt);
+    }
+    if let Some(session) = session {
+        execution.recognise(&*session)?;
+        execution.session = Some(session);
+    }
+    let failed = execution.work(fresh, again)?;
+    if let Some(session) = execution.session.take() {
+        session.shutdown();
+    }
+    Ok(Completion {
+        done: execution.done,
+        failed,
+    })
+}
+
+fn id(slot: &Slot) -> (String, u32) {
+    (slot.cell.0.clone(), slot.repetition)
+}
+
+impl Execution<'_> {
+    fn work(
+        &mut self,
+        mut fresh: VecDeque<Slot>,
+        mut again: VecDeque<Slot>,
+    ) -> Result<Vec<Slot>, RunError> {
+        while let Some(slot) = fresh.pop_front() {
+            let left = self.clock.total(fresh.iter().chain(&again));
+            if !self.attempt(&slot, left)? {
+                again.push_back(slot);
+            }
+        }
+        let mut failed = Vec::new();
+        while let Some(slot) = again.pop_front() {
+            let left = self.clock.total(&again);
+            if !self.attempt(&slot, left)? {
+                failed.push(slot);
+            }
+        }
+        Ok(failed)
+    }
+
+    fn position(&self, left: Duration) -> Position {
+        Position {
+            done: self.done,
+            total: self.plan.order.len(),
+            left,
+        }
+    }
+
+    /// One attempt at one slot; whether it has a figure now.
+    fn attempt(&mut self, slot: &Slot, left_after: Duration) -> Result<bool, RunError> {
+        let cell = self
+            .plan
+            .cell(&slot.cell)
+            .ok_or_else(|| StoreError::Corrupt {
+                path: self.run.path().join("plan.json"),
+                problem: format!(
+                    "its order names cell {}, which it does not define",
+                    slot.cell
+                ),
+            })?;
+        let mut session = self.open()?;
+        let number = self.tries.get(&id(slot)).copied().unwrap_or(0);
+        let left = left_after + self.clock.expect(&slot.cell);
+        let position = self.position(left);
+        self.watch.started(position, cell, slot, number);
+
+        let mut last_phase = Phase::Prepare;
+        let started = jiff::Timestamp::now();
+        let clock = std::time::Instant::now();
+        let watch = &mut *self.watch;
+        let result = session.measure(cell, self.limits.of(cell), &mut |phase| {
+            last_phase = phase;
+            watch.phase(phase);
+        });
+        let session_id = session.id().to_owned();
+        let (measured, lost) = match result {
+            Ok(measured) => {
+                self.session = Some(session);
+                (measured, None)
+            }
+            Err(SessionError::Interrupted(signal)) => return Err(RunError::Interrupted(signal)),
+            Err(SessionError::Open(reason) | SessionError::Lost(reason)) => {
+                // Drop it before anything is stored: a full disk must not keep a guest.
+                drop(session);
+                let measured = Measured {
+                    outcome: Outcome::Failed {
+                        phase: last_phase,
+                        reason: reason.clone(),
+                    },
+                    wall_ms: u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    command: String::new(),
+                    raw: None,
+                };
+                (measured, Some(reason))
+            }
+        };
+        let raw = measured
+            .raw
+            .as_ref()
+            .map(|value| {
+                self.run
+                    .write_raw(&slot.cell, slot.repetition, number, value)
+            })
+            .transpose()?;
+        let attempt = Attempt {
+            schema: SCHEMA,
+            cell: slot.cell.clone(),
+            system: cell.system.clone(),
+            test: cell.test.id.clone(),
+            repetition: slot.repetition,
+            attempt: number,
+            started,
+            wall_ms: measured.wall_ms,
+            session: session_id,
+            command: measured.command,
+            raw,
+            outcome: measured.outcome,
+        };
+        self.run.append(&attempt)?;
+        self.tries.insert(id(slot), number + 1);
+        self.clock.learn(&attempt);
+        let done = matches!(attempt.outcome, Outcome::Done { .. });
+        self.done += usize::from(done);
+        let position = self.position(left_after);
+        self.watch.finished(position, &attempt);
+        if let Some(last) = lost {
+            self.lost += 1;
+            if self.lost >= self.limits.max_lost {
+                return Err(RunError::TooManyLost {
+                    lost: self.lost,
+                    last,
+                });
+            }
+        }
+        Ok(done)
+    }
+
+    /// The open session, or a new one.
+    fn open(&mut self) -> Result<Box<dyn Session>, RunError> {
+        if let Some(signal) = self.interrupt.signal() {
+            return Err(RunError::Interrupted(signal));
+        }
+        if let Some(session) = self.session.take() {
+            return Ok(session);
+        }
+        let opening = Opening {
+            console: self.run.next_console(),
+            time_limit: life(self.plan, &self.limits),
+        };
+        let watch = &mut *self.watch;
+        let opened = self.opener.open(&opening, &mut |step| watch.opening(step));
+        match opened {
+            Ok(session) => {
+                self.recognise(&*session)?;
+                Ok(session)
+            }
+            Err(SessionError::Interrupted(signal)) => Err(RunError::Interrupted(signal)),
+            Err(SessionError::Open(reason) | SessionError::Lost(reason)) => {
+                Err(RunError::Open(reason))
+            }
+        }
+    }
+
+    /// Makes sure that the session's environment is the run's, or records the first.
+    fn recognise(&self, session: &dyn Session) -> Result<(), RunError> {
+        match self.run.environment()? {
+            None => Ok(self.run.set_environment(session.environment())?),
+            Some(first) => {
+                let differences = session.environment().differences(&first);
+                if differences.is_empty() {
+                    Ok(())
+                } else {
+                    Err(RunError::Changed(differences))
+                }
+            }
+        }
+    }
+}
+
+/// The longest that a guest may live: every slot once more than the retry allows, and
+/// what boot and shutdown take.
+#[must_use]
+pub fn life(plan: &Plan, limits: &Limits) -> Duration {
+    let once: Duration = plan
+        .order
+        .iter()
+        .filter_map(|slot| plan.cell(&slot.cell))
+        .map(|cell| limits.of(cell))
+        .sum();
+    once * 2 + Duration::from_secs(300)
+}
+
+/// Where the console of a boot goes that comes before the run's folder exists.
+#[must_use]
+pub fn early_console(runs: &std::path::Path, run: &str) -> PathBuf {
+    runs.join(format!(".{run}-console.log"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,2 @@
+//! The command `eval`.
+fn main() {}

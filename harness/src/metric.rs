@@ -1,0 +1,127 @@
+//! The figures of an attempt by name, for `eval ratio` and the tables.
+
+use std::fmt;
+
+use efuse_model::attempt::{Latency, Metrics, OpMetrics};
+
+/// One figure of a measured phase.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// Its unit.
+    pub unit: &'static str,
+    /// Whether more is better, where that can be said.
+    pub more_is_better: bool,
+    get: fn(&Metrics) -> Option<f64>,
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Metric {
+    /// The figure, where the job has it.
+    #[must_use]
+    pub fn of(&self, metrics: &Metrics) -> Option<f64> {
+        (self.get)(metrics).filter(|v| v.is_finite())
+    }
+
+    /// The metric with this name.
+    ///
+    /// # Errors
+    /// One line with the names there are.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        ALL.into_iter().find(|m| m.name == name).ok_or_else(|| {
+            let names: Vec<_> = ALL.iter().map(|m| m.name).collect();
+            let hint = crate::suggest::nearest(name, names.iter().copied())
+                .map(|n| format!("; did you mean {n}?"))
+                .unwrap_or_default();
+            format!(
+                "unknown metric {name:?}{hint} There are: {}",
+                names.join(", ")
+            )
+        })
+    }
+}
+
+fn both(m: &Metrics, get: fn(&OpMetrics) -> f64) -> Option<f64> {
+    match (&m.read, &m.write) {
+        (None, None) => None,
+        (read, write) => Some(read.iter().chain(write).map(get).sum()),
+    }
+}
+
+fn percentile(latency: &Latency, percent: f64) -> Option<f64> {
+    latency
+        .percentiles
+        .iter()
+        .find(|(p, _)| (p - percent).abs() < 1e-6)
+        .map(|(_, us)| *us)
+}
+
+macro_rules! metrics {
+    ($($name:literal, $unit:literal, $more:literal, $get:expr;)*) => {
+        /// Every metric.
+        pub const ALL: [Metric; [$($name),*].len()] = [
+            $(Metric { name: $name, unit: $unit, more_is_better: $more, get: $get },)*
+        ];
+    };
+}
+
+metrics! {
+    "iops", "1/s", true, |m| both(m, |o| o.iops);
+    "read-iops", "1/s", true, |m| m.read.as_ref().map(|o| o.iops);
+    "write-iops", "1/s", true, |m| m.write.as_ref().map(|o| o.iops);
+    "bw", "B/s", true, |m| both(m, |o| o.bytes_per_s);
+    "read-bw", "B/s", true, |m| m.read.as_ref().map(|o| o.bytes_per_s);
+    "write-bw", "B/s", true, |m| m.write.as_ref().map(|o| o.bytes_per_s);
+    "read-slat", "us", false, |m| m.read.as_ref().map(|o| o.slat.mean_us);
+    "write-slat", "us", false, |m| m.write.as_ref().map(|o| o.slat.mean_us);
+    "read-clat", "us", false, |m| m.read.as_ref().map(|o| o.clat.mean_us);
+    "write-clat", "us", false, |m| m.write.as_ref().map(|o| o.clat.mean_us);
+    "read-lat", "us", false, |m| m.read.as_ref().map(|o| o.lat.mean_us);
+    "write-lat", "us", false, |m| m.write.as_ref().map(|o| o.lat.mean_us);
+    "read-p50", "us", false, |m| m.read.as_ref().and_then(|o| percentile(&o.clat, 50.0));
+    "write-p50", "us", false, |m| m.write.as_ref().and_then(|o| percentile(&o.clat, 50.0));
+    "read-p99", "us", false, |m| m.read.as_ref().and_then(|o| percentile(&o.clat, 99.0));
+    "write-p99", "us", false, |m| m.write.as_ref().and_then(|o| percentile(&o.clat, 99.0));
+    "fio-ctx", "switches", false, |m| Some(m.fio_ctx as f64);
+    "fio-usr", "%", false, |m| Some(m.fio_usr_percent);
+    "fio-sys", "%", false, |m| Some(m.fio_sys_percent);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_direction_that_the_job_lacks_has_no_figure() {
+        let metrics = Metrics {
+            read: Some(OpMetrics {
+                iops: 10.0,
+                clat: Latency {
+                    percentiles: vec![(50.0, 4.0), (99.0, 9.0)],
+                    ..Latency::default()
+                },
+                ..OpMetrics::default()
+            }),
+            ..Metrics::default()
+        };
+        let get = |name: &str| Metric::parse(name).unwrap().of(&metrics);
+        assert_eq!(get("read-iops"), Some(10.0));
+        assert_eq!(get("iops"), Some(10.0));
+        assert_eq!(get("write-iops"), None);
+        assert_eq!(get("read-p99"), Some(9.0));
+        assert_eq!(Metric::parse("iops").unwrap().of(&Metrics::default()), None);
+    }
+
+    #[test]
+    fn a_misspelt_name_is_answered_with_the_nearest() {
+        let message = Metric::parse("read-iop").unwrap_err();
+        assert!(message.contains("did you mean read-iops?"), "{message}");
+        assert!(message.contains("write-slat"), "{message}");
+    }
+}
