@@ -51,9 +51,8 @@ impl Selection {
 /// # Errors
 /// [`KernelError::NoPackages`] if there is none, with what is missing of the newest.
 pub fn select() -> Result<Selection, KernelError> {
-    let arch = command::output(
-        command::new(command::find("dpkg", "dpkg")?).arg("--print-architecture"),
-    )?;
+    let arch =
+        command::output(command::new(command::find("dpkg", "dpkg")?).arg("--print-architecture"))?;
     let cache = command::find("apt-cache", "apt")?;
     let all = command::output(command::new(&cache).args(["pkgnames", "linux-"]))?;
     let wanted: BTreeSet<&str> = all.lines().filter(|name| is_of_interest(name)).collect();
@@ -242,9 +241,7 @@ mod tests {
     fn source_and_headers_must_have_the_version_of_the_image() {
         let without: String = BOOKWORM
             .lines()
-            .filter(|line| {
-                !line.starts_with("linux-source-6.12 |") || !line.contains("6.12.117-1")
-            })
+            .filter(|line| !line.starts_with("linux-source-6.12 |") || !line.contains("6.12.117-1"))
             .map(|line| format!("{line}\n"))
             .collect();
         let selection = choose(&without, "amd64").unwrap();
@@ -264,7 +261,10 @@ mod tests {
             "{error}"
         );
         let error = choose(BOOKWORM, "riscv64").unwrap_err().to_string();
-        assert!(error.contains("no signed linux-image-6.12.*-cloud-riscv64"), "{error}");
+        assert!(
+            error.contains("no signed linux-image-6.12.*-cloud-riscv64"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -116,10 +116,7 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 ///
 /// # Errors
 /// When the folder or one of the files cannot be read.
-pub fn read_files(
-    folder: &Path,
-    wanted: impl Fn(&str) -> bool,
-) -> Result<Files, KernelError> {
+pub fn read_files(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Files, KernelError> {
     let mut files = Files::new();
     for entry in fs::read_dir(folder).map_err(KernelError::io("read", folder))? {
         let path = entry.map_err(KernelError::io("read", folder))?.path();
@@ -280,10 +277,7 @@ mod tests {
             sync_sources(folder.path(), &second).unwrap(),
             ["c.h", "b.c"]
         );
-        assert_eq!(
-            fs::metadata(at("a.c")).unwrap().modified().unwrap(),
-            before
-        );
+        assert_eq!(fs::metadata(at("a.c")).unwrap().modified().unwrap(), before);
         assert!(!at("b.c").exists());
         for product in ["a.o", "efuse.mod.c", ".a.o.cmd"] {
             assert!(at(product).exists(), "{product}");

@@ -63,7 +63,11 @@ pub fn output(command: &mut Command) -> Result<String, KernelError> {
         return Ok(stdout);
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
-    let text = if stderr.trim().is_empty() { &stdout } else { &*stderr };
+    let text = if stderr.trim().is_empty() {
+        &stdout
+    } else {
+        &*stderr
+    };
     let lines: Vec<&str> = text.lines().collect();
     let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
     Err(failed(command, output.status, tail))

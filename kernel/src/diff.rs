@@ -92,15 +92,15 @@ impl FilePatch {
         let mut moved: isize = 0;
         for (number, hunk) in self.hunks.iter().enumerate() {
             let expected = (hunk.start.saturating_sub(1)).saturating_add_signed(moved);
-            let place = hunk
-                .find(&lines, done, expected)
-                .ok_or_else(|| KernelError::DoesNotApply {
-                    patch: patch.to_owned(),
-                    hunk: number + 1,
-                    file: self.path.clone(),
-                    line: expected + 1,
-                    what: hunk.mismatch(&lines, expected),
-                })?;
+            let place =
+                hunk.find(&lines, done, expected)
+                    .ok_or_else(|| KernelError::DoesNotApply {
+                        patch: patch.to_owned(),
+                        hunk: number + 1,
+                        file: self.path.clone(),
+                        line: expected + 1,
+                        what: hunk.mismatch(&lines, expected),
+                    })?;
             moved += place.cast_signed() - expected.cast_signed();
             result.extend(lines[done..place].concat());
             result.extend(hunk.new.concat());
@@ -316,7 +316,11 @@ impl Parser<'_> {
 
     /// `\ No newline at end of file` takes the line end off the line before it.
     fn no_newline(&mut self, before: &[u8], hunk: &mut Hunk) {
-        if !self.lines.get(self.at).is_some_and(|line| line.starts_with(b"\\ ")) {
+        if !self
+            .lines
+            .get(self.at)
+            .is_some_and(|line| line.starts_with(b"\\ "))
+        {
             return;
         }
         let sides = match before.first() {
@@ -324,7 +328,11 @@ impl Parser<'_> {
             Some(b'+') => [Some(&mut hunk.new), None],
             _ => [Some(&mut hunk.old), Some(&mut hunk.new)],
         };
-        for line in sides.into_iter().flatten().filter_map(|side| side.last_mut()) {
+        for line in sides
+            .into_iter()
+            .flatten()
+            .filter_map(|side| side.last_mut())
+        {
             line.pop_if(|byte| *byte == b'\n');
         }
         self.at += 1;
@@ -372,7 +380,10 @@ mod tests {
         let patch = patch(&text).unwrap();
         assert_eq!(patch.subject, "fuse: say two");
         assert_eq!(patch.paths().collect::<Vec<_>>(), ["fs/fuse/x.c"]);
-        assert_eq!(applied(&text, "a\nb\none\nd\ne\n").unwrap(), "a\nb\ntwo\nd\ne\n");
+        assert_eq!(
+            applied(&text, "a\nb\none\nd\ne\n").unwrap(),
+            "a\nb\ntwo\nd\ne\n"
+        );
     }
 
     #[test]
@@ -402,7 +413,11 @@ mod tests {
             "0001-two.patch does not apply: hunk 1 of fs/fuse/x.c (expected near line 2) finds \
              `three` at line 3 where it expects `one`, and its context nowhere else"
         );
-        assert!(applied(&text, "a\nb\n").unwrap_err().contains("beyond the end"));
+        assert!(
+            applied(&text, "a\nb\n")
+                .unwrap_err()
+                .contains("beyond the end")
+        );
         let error = patch(&text.replace("fuse/x.c", "fuse/y.c"))
             .unwrap()
             .apply("fs/fuse", &mut source("a\n"))
@@ -439,14 +454,44 @@ mod tests {
     fn what_is_no_such_patch_is_refused_with_its_line() {
         let refused = [
             (DIFF.to_owned(), "no Subject"),
-            (format!("Subject: x\n\n---\n{DIFF}"), "subject and nothing else"),
+            (
+                format!("Subject: x\n\n---\n{DIFF}"),
+                "subject and nothing else",
+            ),
             (MESSAGE.to_owned(), "changes no file"),
-            (format!("{MESSAGE}{}", DIFF.replace("--- a/fs/fuse/x.c", "--- /dev/null")), "adds a file"),
-            (format!("{MESSAGE}{}", DIFF.replace("+++ b/fs/fuse/x.c", "+++ b/fs/fuse/y.c")), "a/X and b/X"),
-            (format!("{MESSAGE}{}", DIFF.replace("index 1..2 100644", "rename from z.c")), "only changes to the text"),
-            (format!("{MESSAGE}{}", DIFF.replace("-2,3", "-2,4")), "than its header says"),
-            (format!("{MESSAGE}{}", DIFF.replace("@@ -2,3", "@@ -2;3")), "malformed"),
-            (format!("{MESSAGE}{}", DIFF.replace("-- \n2.39\n", " e\n")), "more lines"),
+            (
+                format!(
+                    "{MESSAGE}{}",
+                    DIFF.replace("--- a/fs/fuse/x.c", "--- /dev/null")
+                ),
+                "adds a file",
+            ),
+            (
+                format!(
+                    "{MESSAGE}{}",
+                    DIFF.replace("+++ b/fs/fuse/x.c", "+++ b/fs/fuse/y.c")
+                ),
+                "a/X and b/X",
+            ),
+            (
+                format!(
+                    "{MESSAGE}{}",
+                    DIFF.replace("index 1..2 100644", "rename from z.c")
+                ),
+                "only changes to the text",
+            ),
+            (
+                format!("{MESSAGE}{}", DIFF.replace("-2,3", "-2,4")),
+                "than its header says",
+            ),
+            (
+                format!("{MESSAGE}{}", DIFF.replace("@@ -2,3", "@@ -2;3")),
+                "malformed",
+            ),
+            (
+                format!("{MESSAGE}{}", DIFF.replace("-- \n2.39\n", " e\n")),
+                "more lines",
+            ),
         ];
         for (text, what) in refused {
             let error = patch(&text).unwrap_err().to_string();

@@ -81,9 +81,7 @@ pub enum KernelError {
         what: String,
     },
     /// A patch does not fit the source.
-    #[error(
-        "{patch} does not apply: hunk {hunk} of {file} (expected near line {line}) {what}"
-    )]
+    #[error("{patch} does not apply: hunk {hunk} of {file} (expected near line {line}) {what}")]
     DoesNotApply {
         /// The patch's file name.
         patch: String,

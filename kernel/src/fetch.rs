@@ -151,7 +151,10 @@ fn fetch(
     selection: Selection,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Packages, KernelError> {
-    progress(&format!("kernel {} ({})", selection.release, selection.version));
+    progress(&format!(
+        "kernel {} ({})",
+        selection.release, selection.version
+    ));
     let packages = Packages::new(layout, selection);
     if !packages.is_unpacked() {
         let debs = download(layout, &packages.selection, progress)?;
@@ -197,7 +200,11 @@ fn download(
         .map(|name| {
             find_deb(&folder, name, &selection.version).ok_or_else(|| KernelError::PackageLayout {
                 package: name.to_owned(),
-                what: format!("file of version {} in {}", selection.version, folder.display()),
+                what: format!(
+                    "file of version {} in {}",
+                    selection.version,
+                    folder.display()
+                ),
             })
         })
         .collect()
@@ -217,7 +224,11 @@ fn apt_download(
         // and would only say so in a warning.
         .args(["-o", "APT::Sandbox::User=root"])
         .arg("download")
-        .args(names.iter().map(|name| format!("{name}={}", selection.version)));
+        .args(
+            names
+                .iter()
+                .map(|name| format!("{name}={}", selection.version)),
+        );
     command::run(&mut command, &mut |line| {
         // Get:4 http://deb.debian.org/debian-security ... linux-source-6.12 all 6.12.117-1 [153 MB]
         let mut words = line.split_whitespace();
@@ -225,7 +236,10 @@ fn apt_download(
             && let Some(package) = words.find(|word| names.contains(word))
             && let Some((_, size)) = line.rsplit_once('[')
         {
-            progress(&format!("downloading {package} ({})", size.trim_end_matches(']')));
+            progress(&format!(
+                "downloading {package} ({})",
+                size.trim_end_matches(']')
+            ));
         }
     })
 }
@@ -233,11 +247,15 @@ fn apt_download(
 /// apt writes a colon of an epoch as `%3a`; kernel packages have none.
 fn find_deb(folder: &Path, name: &str, version: &str) -> Option<PathBuf> {
     let prefix = format!("{name}_{version}_");
-    fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).find(|path| {
-        path.file_name()
-            .and_then(|name| name.to_str())
-            .is_some_and(|name| name.starts_with(&prefix) && name.ends_with(".deb"))
-    })
+    fs::read_dir(folder)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| {
+            path.file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(|name| name.starts_with(&prefix) && name.ends_with(".deb"))
+        })
 }
 
 /// Unpacks into a folder that gets its final name when all is in it.
@@ -318,7 +336,10 @@ fn unpack_image(deb: &Path, into: &Path, release: &str) -> Result<(), KernelErro
 /// Of 1.5 GB of source, `fs/fuse`, the protocol's header and the top Makefile.
 fn unpack_source(deb: &Path, into: &Path) -> Result<(), KernelError> {
     fs::create_dir_all(into).map_err(KernelError::io("create", into))?;
-    let (dpkg, tar) = (command::find("dpkg-deb", "dpkg")?, command::find("tar", "tar")?);
+    let (dpkg, tar) = (
+        command::find("dpkg-deb", "dpkg")?,
+        command::find("tar", "tar")?,
+    );
     command::find("xz", "xz-utils")?;
     // A shell, because these are four programs in a pipeline of which each can fail.
     let script = r#"set -o pipefail
@@ -334,7 +355,12 @@ fn unpack_source(deb: &Path, into: &Path) -> Result<(), KernelError> {
         .args(["-c", script])
         .args([dpkg.as_path(), tar.as_path(), deb, into]);
     command::output(&mut pipeline)?;
-    for what in ["fs/fuse/dev.c", "fs/fuse/Makefile", "include/uapi/linux/fuse.h", "Makefile"] {
+    for what in [
+        "fs/fuse/dev.c",
+        "fs/fuse/Makefile",
+        "include/uapi/linux/fuse.h",
+        "Makefile",
+    ] {
         if !into.join(what).is_file() {
             return Err(layout_error(deb, what));
         }

@@ -16,9 +16,11 @@ pub mod command;
 pub mod diff;
 pub mod error;
 pub mod fetch;
+pub mod host;
 pub mod module;
 pub mod root;
 pub mod series;
+pub mod tree;
 
 use std::path::{Path, PathBuf};
 
@@ -55,10 +57,7 @@ pub struct Artifacts {
 /// # Errors
 /// When the packages can be neither found nor downloaded, a patch does not apply, a build tool is
 /// missing, or the compiler refuses the source.
-pub fn ensure(
-    root: &Path,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Artifacts, KernelError> {
+pub fn ensure(root: &Path, progress: &mut dyn FnMut(&str)) -> Result<Artifacts, KernelError> {
     let layout = cache::Layout::new(root)?;
     let _lock = cache::lock(&layout, progress)?;
     let packages = fetch::ensure(&layout, progress)?;
@@ -69,10 +68,7 @@ pub fn ensure(
 ///
 /// # Errors
 /// As [`ensure`]; the kernel in use stays the same when the newer one cannot be had.
-pub fn update(
-    root: &Path,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Artifacts, KernelError> {
+pub fn update(root: &Path, progress: &mut dyn FnMut(&str)) -> Result<Artifacts, KernelError> {
     let layout = cache::Layout::new(root)?;
     let _lock = cache::lock(&layout, progress)?;
     let packages = fetch::update(&layout, progress)?;

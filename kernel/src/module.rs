@@ -198,8 +198,7 @@ impl Job<'_> {
             }
             _ => {}
         }
-        fs::rename(&stripped, &output.module)
-            .map_err(KernelError::io("rename", &stripped))?;
+        fs::rename(&stripped, &output.module).map_err(KernelError::io("rename", &stripped))?;
         cache::write_atomically(&output.stamp, hash.as_bytes())?;
         Ok(output.module)
     }

@@ -54,7 +54,8 @@ impl Series {
         let mut parsed = Vec::new();
         // Four digits and a sorted map: the order of the names is that of the numbers.
         for (name, text) in &texts {
-            let number = number_of(name).ok_or_else(|| misnamed(name, "NNNN-what-it-does.patch"))?;
+            let number =
+                number_of(name).ok_or_else(|| misnamed(name, "NNNN-what-it-does.patch"))?;
             if !numbers.insert(number) {
                 return Err(misnamed(name, "a number of its own"));
             }
@@ -259,13 +260,19 @@ mod tests {
         let kernel = Kernel::new();
         kernel.patch("1-a.patch", "fs/fuse/dev.c", "one", "two");
         let error = kernel.load().unwrap_err().to_string();
-        assert!(error.contains("1-a.patch") && error.contains("NNNN-"), "{error}");
+        assert!(
+            error.contains("1-a.patch") && error.contains("NNNN-"),
+            "{error}"
+        );
 
         let kernel = Kernel::new();
         kernel.patch("0001-a.patch", "fs/fuse/dev.c", "one", "two");
         kernel.patch("0001-b.patch", "fs/fuse/dev.c", "two", "three");
         let error = kernel.load().unwrap_err().to_string();
-        assert!(error.contains("0001-b.patch") && error.contains("number of its own"), "{error}");
+        assert!(
+            error.contains("0001-b.patch") && error.contains("number of its own"),
+            "{error}"
+        );
 
         for file in ["fs/namei.c", "fs/fuse/dax.c", "fs/fuse/Makefile"] {
             let kernel = Kernel::new();

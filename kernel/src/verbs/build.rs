@@ -1,0 +1,12 @@
+//! `kernel build`
+
+use std::path::Path;
+
+use efuse_kernel::root;
+
+/// Prints the path of the module.
+pub fn run(root: Option<&Path>) -> anyhow::Result<()> {
+    let artifacts = efuse_kernel::ensure(&root::find(root)?, &mut super::progress)?;
+    println!("{}", artifacts.module.display());
+    Ok(())
+}

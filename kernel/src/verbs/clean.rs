@@ -1,0 +1,38 @@
+//! `kernel clean`
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+use efuse_kernel::{cache, fetch};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Also remove the fetched kernels and their packages (about 400 MB to fetch again)
+    #[arg(long)]
+    all: bool,
+}
+
+/// Waits for a build that runs.
+pub fn run(root: Option<&Path>, args: &Args) -> anyhow::Result<()> {
+    let layout = super::layout(root)?;
+    let _lock = cache::lock(&layout, &mut super::progress)?;
+    if !args.all
+        && let Some(packages) = fetch::current(&layout)
+    {
+        cache::remove_tree(&packages.build())?;
+    }
+    for entry in fs::read_dir(layout.base()).context("cannot read the cache")? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("host-") || name.ends_with(".partial") || (args.all && name != "lock") {
+            if path.is_dir() {
+                cache::remove_tree(&path)?;
+            } else {
+                fs::remove_file(&path)
+                    .with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+        }
+    }
+    Ok(())
+}
