@@ -1,0 +1,741 @@
+//! Charts as inline SVG.
+//!
+//! Every chart is a list of rows: the system's name and its figure in words above, the
+//! marks below. That needs no gutter for names, so nothing is clipped at any width and
+//! ten systems stay readable.
+//!
+//! plotters writes fixed colours. Here a colour is only a code: role and palette number,
+//! decoded after drawing into CSS classes, so that the page's style sheet decides how a
+//! mark looks in the light theme, in the dark one and in print.
+
+use std::fmt::Write as _;
+
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use crate::error::ReportError;
+use crate::stats::Interval;
+
+const WIDTH: i32 = 440;
+const LEFT: i32 = 8;
+const RIGHT: i32 = 22;
+const ROW: i32 = 36;
+const HEADING: i32 = 24;
+/// Height of the words above a row's marks.
+const WORDS: i32 = 15;
+const BAR: i32 = 12;
+const AXIS: i32 = 36;
+/// Widths of a character in the widest of the fonts that the style sheet may end at
+/// (DejaVu Sans, 12 px): a bold name, and anything else. Tenths of a pixel.
+const BOLD_CHAR: i32 = 83;
+const CHAR: i32 = 74;
+
+/// Beyond this ratio of largest to smallest, a linear axis hides the smallest.
+const LOG_FROM: f64 = 15.0;
+
+/// An axis from `min` to `max`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scale {
+    log: bool,
+    min: f64,
+    max: f64,
+    ticks: Vec<f64>,
+}
+
+impl Scale {
+    /// For bars: from zero, or logarithmic where the spread needs it.
+    pub fn bars(values: impl IntoIterator<Item = f64>) -> Self {
+        let v: Vec<f64> = values.into_iter().collect();
+        let (min, max) = bounds(&v);
+        if v.iter().all(|v| *v > 0.0) && !v.is_empty() && max / min > LOG_FROM {
+            Self::logarithmic(min, max)
+        } else {
+            Self::linear(0.0, if max > 0.0 { max } else { 1.0 })
+        }
+    }
+
+    /// For marks without bars, which need no zero: logarithmic above a factor of three.
+    pub fn marks(values: impl IntoIterator<Item = f64>) -> Self {
+        let v: Vec<f64> = values.into_iter().collect();
+        let (min, max) = bounds(&v);
+        if v.is_empty() {
+            Self::linear(0.0, 1.0)
+        } else if min > 0.0 && max / min > 3.0 {
+            Self::logarithmic(min, max)
+        } else {
+            let room = ((max - min) * 0.1)
+                .max(max.abs() * 0.02)
+                .max(f64::MIN_POSITIVE);
+            Self::linear(min - room, max + room)
+        }
+    }
+
+    /// Whether the axis is logarithmic.
+    pub const fn is_log(&self) -> bool {
+        self.log
+    }
+
+    fn linear(min: f64, max: f64) -> Self {
+        let raw = (max - min) / 4.0;
+        let power = 10f64.powf(raw.log10().floor());
+        let step = [1.0, 2.0, 2.5, 5.0, 10.0]
+            .into_iter()
+            .map(|m| m * power)
+            .find(|s| *s >= raw)
+            .unwrap_or(10.0 * power);
+        // From zero the axis ends on a tick; elsewhere the ticks lie inside.
+        let max = if min == 0.0 {
+            (max / step).ceil() * step
+        } else {
+            max
+        };
+        let first = (min / step).ceil() as i64;
+        let last = (max / step + 1e-9).floor() as i64;
+        Self {
+            log: false,
+            min,
+            max,
+            ticks: (first..=last).map(|i| i as f64 * step).collect(),
+        }
+    }
+
+    fn logarithmic(min: f64, max: f64) -> Self {
+        // 1-2-5 steps around the values; both ends are ticks.
+        let (low, high) = (step_below(min), step_above(max));
+        let decades = (high / low).log10();
+        let mantissas: &[f64] = if decades <= 2.1 {
+            &[1.0, 2.0, 5.0]
+        } else {
+            &[1.0]
+        };
+        let every = if decades > 7.0 { 2 } else { 1 };
+        let first = low.log10().floor() as i32;
+        let last = high.log10().ceil() as i32;
+        let ticks = (first..=last)
+            .filter(|e| (e - first) % every == 0)
+            .flat_map(|e| mantissas.iter().map(move |m| m * 10f64.powi(e)))
+            .filter(|t| *t >= low * 0.999 && *t <= high * 1.001)
+            .collect();
+        Self {
+            log: true,
+            min: low,
+            max: high,
+            ticks,
+        }
+    }
+
+    /// Pixel of a value.
+    fn x(&self, value: f64) -> i32 {
+        let share = if self.log {
+            (value.max(self.min) / self.min).ln() / (self.max / self.min).ln()
+        } else {
+            (value - self.min) / (self.max - self.min)
+        };
+        let span = f64::from(WIDTH - LEFT - RIGHT);
+        LEFT + (share.clamp(0.0, 1.0) * span).round() as i32
+    }
+}
+
+fn bounds(v: &[f64]) -> (f64, f64) {
+    v.iter()
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| {
+            (a.min(*v), b.max(*v))
+        })
+}
+
+fn step_below(v: f64) -> f64 {
+    let p = 10f64.powf(v.log10().floor());
+    [5.0, 2.0, 1.0]
+        .into_iter()
+        .map(|m| m * p)
+        .find(|s| *s <= v * 1.0001)
+        .unwrap_or(p)
+}
+
+fn step_above(v: f64) -> f64 {
+    let p = 10f64.powf(v.log10().floor());
+    [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|m| m * p)
+        .find(|s| *s >= v * 0.9999)
+        .unwrap_or(10.0 * p)
+}
+
+/// The form of a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Filled circle.
+    Circle,
+    /// Filled triangle.
+    Triangle,
+    /// Filled square.
+    Square,
+    /// Filled diamond: medians.
+    Diamond,
+    /// Outline of a square: values measured elsewhere.
+    Hollow,
+}
+
+/// A mark with the words that appear over it.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    /// Its form.
+    pub shape: Shape,
+    /// Where it lies.
+    pub value: f64,
+    /// Shown while the pointer rests on it.
+    pub tip: String,
+}
+
+/// What a row shows.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// A heading between rows.
+    Heading,
+    /// No figure, and why.
+    Missing(String),
+    /// Figures.
+    Data {
+        /// The figure in words, at the right.
+        words: String,
+        /// End of the bar (or place of the median's diamond on a logarithmic axis).
+        median: Option<f64>,
+        /// Whiskers.
+        interval: Option<Interval>,
+        /// One point per repetition.
+        points: Vec<(f64, String)>,
+        /// Further marks, joined by a line if there are several of one colour.
+        marks: Vec<Mark>,
+    },
+}
+
+/// A row.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// Name at the left.
+    pub name: String,
+    /// Palette number.
+    pub slot: u8,
+    /// What it shows.
+    pub content: Content,
+}
+
+/// A chart.
+#[derive(Clone, Debug)]
+pub struct Chart {
+    /// What assistive technology reads, and the name in errors.
+    pub label: String,
+    /// The axis.
+    pub scale: Scale,
+    /// Under the axis.
+    pub axis: String,
+    /// What a stored value is divided by on the axis.
+    pub divisor: f64,
+    /// A reference line, at 1 for ratios.
+    pub reference: Option<f64>,
+    /// Bars (from zero) or diamonds for the medians.
+    pub bars: bool,
+    /// Whether several marks of a row are joined.
+    pub joined: bool,
+    /// The rows.
+    pub lines: Vec<Line>,
+}
+
+/// Roles of what is drawn: the first byte of a colour code.
+#[derive(Clone, Copy)]
+enum Role {
+    Grid = 1,
+    Reference,
+    Bar,
+    Whisker,
+    Point,
+    Mark,
+    Hollow,
+    Join,
+    Track,
+    Name,
+    Value,
+    Tick,
+    Missing,
+    Heading,
+}
+
+impl Role {
+    const ALL: [(Self, &str); 14] = [
+        (Self::Grid, "grid"),
+        (Self::Reference, "ref"),
+        (Self::Bar, "bar"),
+        (Self::Whisker, "whisker"),
+        (Self::Point, "pt"),
+        (Self::Mark, "mark"),
+        (Self::Hollow, "hollow"),
+        (Self::Join, "join"),
+        (Self::Track, "track"),
+        (Self::Name, "t-name"),
+        (Self::Value, "t-value"),
+        (Self::Tick, "t-tick"),
+        (Self::Missing, "t-miss"),
+        (Self::Heading, "t-head"),
+    ];
+
+    /// The last byte tells our codes from any colour that plotters might add.
+    const fn code(self, slot: u8) -> RGBColor {
+        RGBColor(self as u8, slot, 0xA7)
+    }
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+type Drawn = Result<(), String>;
+
+/// Draws with colour codes and remembers the words for marks, in drawing order.
+struct Painter<'a> {
+    area: Area<'a>,
+    tips: Vec<String>,
+}
+
+impl Painter<'_> {
+    fn line(&self, role: Role, slot: u8, a: (i32, i32), b: (i32, i32), width: u32) -> Drawn {
+        let style = ShapeStyle::from(role.code(slot)).stroke_width(width);
+        self.area
+            .draw(&PathElement::new([a, b], style))
+            .map_err(|e| e.to_string())
+    }
+
+    fn text(&self, role: Role, slot: u8, at: (i32, i32), h: HPos, text: &str) -> Drawn {
+        let style = ("sans-serif", 12)
+            .into_font()
+            .color(&role.code(slot))
+            .pos(Pos::new(h, VPos::Top));
+        self.area
+            .draw_text(text, &style, at)
+            .map_err(|e| e.to_string())
+    }
+
+    fn rect(&self, role: Role, slot: u8, a: (i32, i32), b: (i32, i32)) -> Drawn {
+        let style = role.code(slot).filled();
+        self.area
+            .draw(&Rectangle::new([a, b], style))
+            .map_err(|e| e.to_string())
+    }
+
+    fn point(&mut self, slot: u8, at: (i32, i32), tip: &str) -> Drawn {
+        self.tips.push(tip.to_owned());
+        let style = Role::Point.code(slot).filled();
+        self.area
+            .draw(&Circle::new(at, 3, style))
+            .map_err(|e| e.to_string())
+    }
+
+    fn mark(&mut self, slot: u8, (x, y): (i32, i32), shape: Shape, tip: &str) -> Drawn {
+        self.tips.push(tip.to_owned());
+        let role = if shape == Shape::Hollow {
+            Role::Hollow
+        } else {
+            Role::Mark
+        };
+        let style = role.code(slot).filled();
+        let corners: &[(i32, i32)] = match shape {
+            Shape::Circle => {
+                let circle = Circle::new((x, y), 5, style);
+                return self.area.draw(&circle).map_err(|e| e.to_string());
+            }
+            Shape::Triangle => &[(0, -6), (6, 5), (-6, 5)],
+            Shape::Square => &[(-5, -5), (5, -5), (5, 5), (-5, 5)],
+            Shape::Hollow => &[(-5, -5), (5, -5), (5, 5), (-5, 5)],
+            Shape::Diamond => &[(0, -7), (6, 0), (0, 7), (-6, 0)],
+        };
+        let corners: Vec<_> = corners.iter().map(|(dx, dy)| (x + dx, y + dy)).collect();
+        self.area
+            .draw(&Polygon::new(corners, style))
+            .map_err(|e| e.to_string())
+    }
+}
+
+impl Chart {
+    /// The chart as an `<svg>` element.
+    ///
+    /// # Errors
+    /// If plotters refuses to draw.
+    pub fn svg(&self) -> Result<String, ReportError> {
+        self.draw().map_err(|problem| ReportError::Chart {
+            chart: self.label.clone(),
+            problem,
+        })
+    }
+
+    fn height_of(line: &Line) -> i32 {
+        if matches!(line.content, Content::Heading) {
+            HEADING
+        } else {
+            ROW
+        }
+    }
+
+    fn draw(&self) -> Result<String, String> {
+        let plot: i32 = self.lines.iter().map(Self::height_of).sum();
+        let height = plot + AXIS;
+        let mut raw = String::new();
+        let tips = {
+            let size = (WIDTH.unsigned_abs(), height.unsigned_abs());
+            let area = SVGBackend::with_string(&mut raw, size).into_drawing_area();
+            let mut painter = Painter {
+                area,
+                tips: Vec::new(),
+            };
+            self.axis(&painter, plot)?;
+            let mut y = 0;
+            for line in &self.lines {
+                self.line(&mut painter, line, y)?;
+                y += Self::height_of(line);
+            }
+            painter.area.present().map_err(|e| e.to_string())?;
+            painter.tips
+        };
+        let points = self.lines.iter().map(|l| match &l.content {
+            Content::Data { points, .. } => points.len(),
+            _ => 0,
+        });
+        let open = format!(
+            "<svg class=\"chart\" role=\"img\" aria-label=\"{}\" viewBox=\"0 0 {WIDTH} {height}\" \
+             data-lines=\"{}\" data-points=\"{}\">",
+            escape(&self.label),
+            self.lines
+                .iter()
+                .filter(|l| !matches!(l.content, Content::Heading))
+                .count(),
+            points.sum::<usize>(),
+        );
+        themed(&raw, &open, &tips)
+    }
+
+    fn axis(&self, p: &Painter<'_>, bottom: i32) -> Drawn {
+        for tick in &self.scale.ticks {
+            let x = self.scale.x(*tick);
+            p.line(Role::Grid, 0, (x, 0), (x, bottom + 2), 1)?;
+        }
+        if let Some(v) = self.reference {
+            let x = self.scale.x(v);
+            p.line(Role::Reference, 0, (x, 0), (x, bottom + 2), 1)?;
+        }
+        // Labels that would touch the one before are left out; their line stays.
+        let mut free = i32::MIN;
+        for tick in &self.scale.ticks {
+            let text = tick_text(*tick / self.divisor);
+            let half = i32::try_from(text.len()).unwrap_or(0) * 7 / 2;
+            let x = self.scale.x(*tick);
+            if x - half < free {
+                continue;
+            }
+            free = x + half + 6;
+            // A wide label at an end leans inwards.
+            let (at, h) = if x - half < 0 {
+                (0, HPos::Left)
+            } else if x + half > WIDTH {
+                (WIDTH, HPos::Right)
+            } else {
+                (x, HPos::Center)
+            };
+            p.text(Role::Tick, 0, (at, bottom + 5), h, &text)?;
+        }
+        let axis = if self.scale.log {
+            format!("{} (logarithmic)", self.axis)
+        } else {
+            self.axis.clone()
+        };
+        p.text(Role::Tick, 0, (WIDTH / 2, bottom + 21), HPos::Center, &axis)
+    }
+
+    fn line(&self, p: &mut Painter<'_>, line: &Line, y: i32) -> Drawn {
+        let slot = line.slot;
+        let middle = y + WORDS + BAR / 2 + 2;
+        let words = match &line.content {
+            Content::Heading => {
+                return p.text(Role::Heading, slot, (LEFT, y + 8), HPos::Left, &line.name);
+            }
+            Content::Missing(reason) => {
+                let name = shorten(&line.name, fitting(WIDTH - LEFT, BOLD_CHAR));
+                let reason = shorten(reason, fitting(WIDTH - LEFT, CHAR));
+                p.text(Role::Name, slot, (LEFT, y + 3), HPos::Left, &name)?;
+                return p.text(
+                    Role::Missing,
+                    slot,
+                    (LEFT, y + WORDS + 3),
+                    HPos::Left,
+                    &reason,
+                );
+            }
+            Content::Data { words, .. } => words,
+        };
+        let taken = i32::try_from(words.chars().count()).unwrap_or(0) * CHAR / 10;
+        let room = fitting(WIDTH - LEFT - 16 - taken, BOLD_CHAR).max(4);
+        p.text(
+            Role::Name,
+            slot,
+            (LEFT, y + 3),
+            HPos::Left,
+            &shorten(&line.name, room),
+        )?;
+        p.text(Role::Value, slot, (WIDTH - 4, y + 3), HPos::Right, words)?;
+        let Content::Data {
+            median,
+            interval,
+            points,
+            marks,
+            ..
+        } = &line.content
+        else {
+            return Ok(());
+        };
+        let x = |v: f64| self.scale.x(v);
+        if self.bars && !self.scale.log {
+            if let Some(m) = median {
+                let top = middle - BAR / 2;
+                p.rect(Role::Bar, slot, (LEFT, top), (x(*m), top + BAR))?;
+            }
+        } else {
+            p.line(
+                Role::Track,
+                slot,
+                (LEFT, middle),
+                (WIDTH - RIGHT, middle),
+                1,
+            )?;
+        }
+        if let Some(i) = interval {
+            let (a, b) = (x(i.low), x(i.high));
+            p.line(Role::Whisker, slot, (a, middle), (b, middle), 2)?;
+            for end in [a, b] {
+                p.line(Role::Whisker, slot, (end, middle - 5), (end, middle + 5), 2)?;
+            }
+        }
+        if let (Some(m), false) = (median, self.bars && !self.scale.log) {
+            p.mark(
+                slot,
+                (x(*m), middle),
+                Shape::Diamond,
+                &format!("{}: {words}", line.name),
+            )?;
+        }
+        if self.joined && marks.len() > 1 {
+            let (low, high) = bounds(&marks.iter().map(|m| m.value).collect::<Vec<_>>());
+            p.line(Role::Join, slot, (x(low), middle), (x(high), middle), 2)?;
+        }
+        for mark in marks {
+            p.mark(slot, (x(mark.value), middle), mark.shape, &mark.tip)?;
+        }
+        // Repetitions are spread over the row's height, in order, so that equal ones show.
+        let n = i32::try_from(points.len()).unwrap_or(1).max(1);
+        for (i, (value, tip)) in points.iter().enumerate() {
+            let i = i32::try_from(i).unwrap_or(0);
+            let dy = if n == 1 { 0 } else { -5 + 10 * i / (n - 1) };
+            p.point(slot, (x(*value), middle + dy), tip)?;
+        }
+        Ok(())
+    }
+}
+
+fn tick_text(v: f64) -> String {
+    if v.abs() >= 1000.0 {
+        return crate::format::number(v);
+    }
+    // Steps are 1, 2, 2.5 or 5 times a power of ten: six decimals hold them without noise.
+    let text = format!("{v:.6}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text == "-0" {
+        "0".to_owned()
+    } else {
+        text.to_owned()
+    }
+}
+
+/// How many characters fit into this many pixels.
+fn fitting(pixels: i32, tenths_per_character: i32) -> usize {
+    usize::try_from(pixels * 10 / tenths_per_character).unwrap_or(0)
+}
+
+fn shorten(text: &str, room: usize) -> String {
+    if text.chars().count() <= room {
+        return text.to_owned();
+    }
+    let mut out: String = text.chars().take(room.saturating_sub(1)).collect();
+    out.truncate(out.trim_end().len());
+    out.push('\u{2026}');
+    out
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}
+
+/// Replaces the root element by `open`, colour codes by classes, and gives marks their
+/// words. plotters writes one element per line.
+fn themed(raw: &str, open: &str, tips: &[String]) -> Result<String, String> {
+    let mut out = String::with_capacity(raw.len());
+    out.push_str(open);
+    out.push('\n');
+    let mut tips = tips.iter();
+    for line in raw.lines().skip(1) {
+        let line = line
+            .replace(" opacity=\"1\"", "")
+            .replace(" font-family=\"sans-serif\"", "");
+        let Some((attribute, code)) = colour_code(&line) else {
+            out.push_str(&line);
+            out.push('\n');
+            continue;
+        };
+        let (kind, slot) = decode(&code)?;
+        let class = format!("class=\"{kind} s{slot}\"");
+        let mut line = line.replace(&format!("{attribute}=\"#{code}\""), &class);
+        if line.starts_with("<text") {
+            // The style sheet sets the size.
+            if let Some(from) = line.find(" font-size=\"") {
+                let value = from + " font-size=\"".len();
+                if let Some(end) = line[value..].find('"') {
+                    line.replace_range(from..=value + end, "");
+                }
+            }
+        }
+        if matches!(kind, "pt" | "mark" | "hollow") {
+            let tip = tips.next().ok_or("a mark without words")?;
+            let element = line[1..].split(' ').next().unwrap_or_default().to_owned();
+            let start = line
+                .strip_suffix("/>")
+                .ok_or("a mark that is not one element")?;
+            line = format!("{start}><title>{}</title></{element}>", escape(tip));
+        }
+        let _ = writeln!(out, "{line}");
+    }
+    if tips.next().is_some() {
+        return Err("words without a mark".to_owned());
+    }
+    Ok(out)
+}
+
+/// The attribute that carries a colour, and its six digits.
+fn colour_code(line: &str) -> Option<(&'static str, String)> {
+    ["fill", "stroke"].into_iter().find_map(|attribute| {
+        let from = line.find(&format!(" {attribute}=\"#"))? + attribute.len() + 4;
+        Some((attribute, line.get(from..from + 6)?.to_owned()))
+    })
+}
+
+fn decode(code: &str) -> Result<(&'static str, u8), String> {
+    let byte = |i: usize| u8::from_str_radix(&code[i..i + 2], 16).ok();
+    let (Some(role), Some(slot), Some(0xA7)) = (byte(0), byte(2), byte(4)) else {
+        return Err(format!("a fixed colour #{code} instead of a code"));
+    };
+    Role::ALL
+        .iter()
+        .find(|(r, _)| *r as u8 == role)
+        .map(|(_, class)| (*class, slot))
+        .ok_or_else(|| format!("an unknown colour code #{code}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(median: f64, points: &[f64]) -> Content {
+        Content::Data {
+            words: format!("{median} IOPS"),
+            median: Some(median),
+            interval: Some(Interval {
+                low: median * 0.9,
+                high: median * 1.1,
+            }),
+            points: points.iter().map(|v| (*v, format!("<{v}>"))).collect(),
+            marks: vec![],
+        }
+    }
+
+    fn chart(lines: Vec<Line>, scale: Scale) -> Chart {
+        Chart {
+            label: "a & b".into(),
+            scale,
+            axis: "IOPS".into(),
+            divisor: 1.0,
+            reference: None,
+            bars: true,
+            joined: false,
+            lines,
+        }
+    }
+
+    fn line(name: &str, content: Content) -> Line {
+        Line {
+            name: name.into(),
+            slot: 3,
+            content,
+        }
+    }
+
+    #[test]
+    fn bars_start_at_zero_until_the_spread_needs_a_logarithm() {
+        let s = Scale::bars([100.0, 900.0]);
+        assert_eq!((s.log, s.min, s.max), (false, 0.0, 1000.0));
+        assert_eq!(s.ticks, [0.0, 250.0, 500.0, 750.0, 1000.0]);
+        let s = Scale::bars([9.79, 1104.0]);
+        assert_eq!((s.log, s.min, s.max), (true, 5.0, 2000.0));
+        assert!(!Scale::bars([0.0, 1000.0]).log, "a zero has no logarithm");
+        assert!(!Scale::bars([]).log);
+        let s = Scale::marks([0.97, 1.06]);
+        assert!(!s.log && s.ticks.len() >= 3, "{s:?}");
+    }
+
+    #[test]
+    fn positions_stay_inside() {
+        for s in [
+            Scale::bars([1.0, 2.0]),
+            Scale::bars([1.0, 1e6]),
+            Scale::marks([1.0, 1.0]),
+        ] {
+            for v in [-1.0, 0.0, 1.0, 2.0, 1e9] {
+                assert!((LEFT..=WIDTH - RIGHT).contains(&s.x(v)), "{s:?} {v}");
+            }
+        }
+        let s = Scale::bars([1.0, 1000.0]);
+        assert_eq!(s.x(1.0), LEFT);
+        assert_eq!(s.x(1000.0), WIDTH - RIGHT);
+    }
+
+    #[test]
+    fn no_fixed_colour_is_left_and_every_point_has_words() {
+        let lines = vec![
+            line("fuse", data(100.0, &[90.0, 100.0, 110.0])),
+            line("x", Content::Missing("skipped: no <such> thing".into())),
+        ];
+        let svg = chart(lines, Scale::bars([90.0, 110.0])).svg().unwrap();
+        assert!(!svg.contains('#'), "{svg}");
+        assert!(!svg.contains("http"), "{svg}");
+        assert_eq!(svg.matches("class=\"pt s3\"").count(), 3);
+        assert_eq!(svg.matches("class=\"bar s3\"").count(), 1);
+        assert!(svg.contains("<title>&lt;110&gt;</title></circle>"), "{svg}");
+        assert!(svg.contains("aria-label=\"a &amp; b\""));
+        assert!(svg.contains("data-points=\"3\""));
+        assert!(svg.contains("no &lt;such&gt; thing"));
+        assert!(svg.ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn a_logarithmic_axis_has_diamonds_instead_of_bars() {
+        let lines = vec![
+            line("a", data(1.0, &[1.0])),
+            line("b", data(1000.0, &[1000.0])),
+        ];
+        let svg = chart(lines, Scale::bars([1.0, 1000.0])).svg().unwrap();
+        assert_eq!(svg.matches("class=\"bar").count(), 0);
+        assert_eq!(svg.matches("<polygon").count(), 2);
+        assert!(svg.contains("IOPS (logarithmic)"));
+    }
+
+    #[test]
+    fn ticks_read_well() {
+        assert_eq!(tick_text(0.1 + 0.2), "0.3");
+        assert_eq!(tick_text(250.0), "250");
+        assert_eq!(tick_text(20_000.0), "20,000");
+        assert_eq!(tick_text(0.0), "0");
+    }
+}
