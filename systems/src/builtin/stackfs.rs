@@ -1,0 +1,34 @@
+//! What the systems that run the project's own daemon share (`StackFS`, a stackable
+//! pass-through): one program, so that they differ in nothing but the mechanism.
+
+use crate::recipe::Recipe;
+use crate::settings::TIMEOUT_S;
+
+/// Name of the program.
+pub(super) const PROGRAM: &str = "stackfs";
+
+/// `StackFS` on `device`, mounted as `fs_type`, with further options.
+pub(super) fn recipe(device: &str, fs_type: &str, more: &[&str]) -> Recipe {
+    let mut args = vec![
+        "{lower}",
+        "{mountpoint}",
+        "--device",
+        device,
+        "--fstype",
+        fs_type,
+        "--workers",
+        "{threads}",
+        "--entry-timeout",
+        TIMEOUT_S,
+        "--attr-timeout",
+        TIMEOUT_S,
+        "--allow-other",
+        "--default-permissions",
+    ];
+    args.extend(more);
+    Recipe {
+        // Printed once INIT has been answered.
+        ready_line: Some("ready".to_owned()),
+        ..Recipe::new(PROGRAM, &args, fs_type)
+    }
+}
