@@ -130,8 +130,9 @@ pub fn update(layout: &Layout, progress: &mut dyn FnMut(&str)) -> Result<Package
 /// container) where they were never fetched or were removed to save space.
 fn select(progress: &mut dyn FnMut(&str)) -> Result<Selection, KernelError> {
     match apt::select() {
-        Err(KernelError::NoPackages { .. }) => {
-            renew_lists(progress)?;
+        Err(none @ KernelError::NoPackages { .. }) => {
+            // Without root or network the lists stay as they are, and so does the answer.
+            renew_lists(progress).map_err(|_| none)?;
             apt::select()
         }
         result => result,
@@ -210,15 +211,19 @@ fn download(
         .collect()
 }
 
+/// Downloads into a folder of its own first: apt writes under the final name from the start, and
+/// an interrupted download must not pass for a package.
 fn apt_download(
     folder: &Path,
     selection: &Selection,
     names: &[&str],
     progress: &mut dyn FnMut(&str),
 ) -> Result<(), KernelError> {
+    let incoming = folder.join("incoming");
+    fs::create_dir_all(&incoming).map_err(KernelError::io("create", &incoming))?;
     let mut command = command::new(command::find("apt-get", "apt")?);
     command
-        .current_dir(folder)
+        .current_dir(&incoming)
         .args(["-q", "-o", "Acquire::Retries=3"])
         // The folder belongs to whoever builds; apt's own unprivileged user cannot write there,
         // and would only say so in a warning.
@@ -230,18 +235,28 @@ fn apt_download(
                 .map(|name| format!("{name}={}", selection.version)),
         );
     command::run(&mut command, &mut |line| {
-        // Get:4 http://deb.debian.org/debian-security ... linux-source-6.12 all 6.12.117-1 [153 MB]
-        let mut words = line.split_whitespace();
-        if words.next().is_some_and(|word| word.starts_with("Get:"))
-            && let Some(package) = words.find(|word| names.contains(word))
-            && let Some((_, size)) = line.rsplit_once('[')
-        {
-            progress(&format!(
-                "downloading {package} ({})",
-                size.trim_end_matches(']')
-            ));
+        if let Some((package, size)) = announced(line, names) {
+            progress(&format!("downloading {package} ({size})"));
         }
-    })
+    })?;
+    for name in names {
+        let Some(deb) = find_deb(&incoming, name, &selection.version) else {
+            continue;
+        };
+        let place = folder.join(deb.file_name().unwrap_or_default());
+        fs::rename(&deb, &place).map_err(KernelError::io("move", &deb))?;
+    }
+    cache::remove_tree(&incoming)
+}
+
+/// Package and size in a line of apt-get such as
+/// `Get:4 http://deb.debian.org/debian-security bookworm-security/main amd64 linux-source-6.12 all 6.12.117-1 [153 MB]`.
+fn announced<'a>(line: &'a str, names: &[&str]) -> Option<(&'a str, &'a str)> {
+    let mut words = line.split_whitespace();
+    words.next().filter(|word| word.starts_with("Get:"))?;
+    let package = words.find(|word| names.contains(word))?;
+    let (_, size) = line.rsplit_once('[')?;
+    Some((package, size.strip_suffix(']')?))
 }
 
 /// apt writes a colon of an epoch as `%3a`; kernel packages have none.
@@ -376,5 +391,82 @@ fn layout_error(deb: &Path, what: &str) -> KernelError {
             .to_string_lossy()
             .into_owned(),
         what: what.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selection() -> Selection {
+        apt::choose(include_str!("../tests/madison-bookworm.txt"), "amd64").unwrap()
+    }
+
+    #[test]
+    fn downloads_are_announced_with_their_size() {
+        let names = ["linux-source-6.12"];
+        let line = "Get:4 http://deb.debian.org/debian-security bookworm-security/main amd64 \
+                    linux-source-6.12 all 6.12.117-1~deb12u1 [153 MB]";
+        assert_eq!(
+            announced(line, &names),
+            Some(("linux-source-6.12", "153 MB"))
+        );
+        assert_eq!(announced("Fetched 204 MB in 1s (165 MB/s)", &names), None);
+        assert_eq!(announced("Reading package lists...", &names), None);
+    }
+
+    #[test]
+    fn only_a_complete_unpacking_of_this_format_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::new(root.path()).unwrap();
+        assert!(current(&layout).is_none());
+        let packages = Packages::new(&layout, selection());
+        let record = serde_json::to_vec(&packages.selection).unwrap();
+        cache::write_atomically(&layout.current(), &record).unwrap();
+        fs::create_dir_all(packages.fuse_source()).unwrap();
+        assert!(current(&layout).is_none());
+        fs::write(packages.folder.join("format"), "0").unwrap();
+        assert!(current(&layout).is_none());
+        fs::write(packages.folder.join("format"), UNPACKED_FORMAT).unwrap();
+        let found = current(&layout).unwrap();
+        assert_eq!(found.selection, packages.selection);
+        assert!(
+            found
+                .fuse_source()
+                .starts_with(root.path().canonicalize().unwrap())
+        );
+    }
+
+    #[test]
+    fn a_package_is_found_by_name_and_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let deb = folder
+            .path()
+            .join("linux-source-6.12_6.12.117-1~deb12u1_all.deb");
+        fs::write(&deb, "").unwrap();
+        let find = |name, version| find_deb(folder.path(), name, version);
+        assert_eq!(find("linux-source-6.12", "6.12.117-1~deb12u1"), Some(deb));
+        assert_eq!(find("linux-source-6.12", "6.12.117-1"), None);
+        assert_eq!(find("linux-source-6.1", "6.12.117-1~deb12u1"), None);
+    }
+
+    #[test]
+    fn the_headers_makefile_finds_its_neighbour_wherever_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let makefile = folder.path().join("Makefile");
+        fs::write(
+            &makefile,
+            "include /usr/src/linux-headers-6.12-common/Makefile\n",
+        )
+        .unwrap();
+        let deb = Path::new("/x/headers.deb");
+        let error = mend_headers(folder.path(), deb).unwrap_err().to_string();
+        assert!(error.contains("headers.deb holds no vmlinux"), "{error}");
+        fs::write(folder.path().join("vmlinux"), "").unwrap();
+        mend_headers(folder.path(), deb).unwrap();
+        assert_eq!(
+            fs::read_to_string(&makefile).unwrap(),
+            "include $(dir $(abspath $(lastword $(MAKEFILE_LIST))))../linux-headers-6.12-common/Makefile\n"
+        );
     }
 }

@@ -33,15 +33,18 @@ pub fn load(layout: &Layout, progress: &mut dyn FnMut(&str)) -> Result<Loaded, K
     let series = Series::load(&layout.patches(), &layout.ours())?;
     let version = series.version();
     let release = host.release.clone();
-    if let Some(present) = host.loaded_version() {
-        if present == version {
-            progress(&format!("efuse.ko {version} is loaded already"));
-            return Ok(Loaded {
-                release,
-                version,
-                module: None,
-            });
-        }
+    let present = host.loaded_version();
+    if present.as_ref() == Some(&version) {
+        progress(&format!("efuse.ko {version} is loaded already"));
+        return Ok(Loaded {
+            release,
+            version,
+            module: None,
+        });
+    }
+    // Built before the old one goes, so that a failed build takes nothing away.
+    let module = build(layout, &host, &headers, &series, progress)?;
+    if let Some(present) = present {
         progress(&format!("unloading efuse.ko {present}"));
         let rmmod = command::find("rmmod", "kmod")?;
         command::output(command::new(rmmod).arg("efuse")).map_err(|error| {
@@ -51,7 +54,6 @@ pub fn load(layout: &Layout, progress: &mut dyn FnMut(&str)) -> Result<Loaded, K
             ))
         })?;
     }
-    let module = build(layout, &host, &headers, &series, progress)?;
     let insmod = command::find("insmod", "kmod")?;
     command::output(command::new(insmod).arg(&module)).map_err(|error| {
         host.refuse(format!(
@@ -84,7 +86,6 @@ fn build(
     if !btf {
         progress("its headers have no vmlinux: the module will have no BTF and take no programs");
     }
-    progress(&format!("building efuse.ko for {}", host.release));
     let folder = layout.base().join(format!("host-{}", host.release));
     let job = Job {
         release: &host.release,
@@ -95,7 +96,7 @@ fn build(
         btf,
     };
     let hash = module::hash(&host.release, "host", &files);
-    job.run(&hash).map_err(|error| match error {
+    job.ensure(&hash, progress).map_err(|error| match error {
         KernelError::Compile {
             release, messages, ..
         } if host.version != host.wanted() => KernelError::Compile {

@@ -45,25 +45,22 @@ pub fn ensure(
     let files = series.compose(&packages.fuse_source())?;
     let release = &packages.selection.release;
     let hash = hash(release, &packages.selection.version, &files);
-    let output = Output::new(&packages.build());
-    if !output.is_current(&hash) {
-        progress(&format!("building efuse.ko for {release}"));
-        let job = Job {
-            release,
-            headers: &packages.headers(),
-            sources: &files,
-            own_files: series.own_files().collect(),
-            folder: &packages.build(),
-            btf: true,
-        };
-        job.run(&hash)?;
-    }
+    let folder = packages.build();
+    let job = Job {
+        release,
+        headers: &packages.headers(),
+        sources: &files,
+        own_files: series.own_files().collect(),
+        folder: &folder,
+        btf: true,
+    };
+    let module = job.ensure(&hash, progress)?;
     Ok(Artifacts {
         release: release.clone(),
         vmlinuz: packages.vmlinuz(),
         modules_dir: packages.modules(),
         config: packages.config(),
-        module: output.module,
+        module,
         module_hash: hash,
     })
 }
@@ -134,15 +131,28 @@ pub struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Builds, and returns the path of the module.
+    /// Builds unless the last build in this folder was of the same hash. Returns the module's
+    /// path.
     ///
     /// # Errors
     /// When a tool is missing, the compiler refuses the source, or the result lacks BTF.
-    pub fn run(&self, hash: &str) -> Result<PathBuf, KernelError> {
+    pub fn ensure(
+        &self,
+        hash: &str,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<PathBuf, KernelError> {
+        let output = Output::new(self.folder);
+        if output.is_current(hash) {
+            return Ok(output.module);
+        }
+        progress(&format!("building efuse.ko for {}", self.release));
+        self.run(hash)
+    }
+
+    fn run(&self, hash: &str) -> Result<PathBuf, KernelError> {
         let make = command::find("make", "make")?;
-        let objcopy_package = "binutils";
-        let strip = command::find("strip", objcopy_package)?;
-        let readelf = command::find("readelf", objcopy_package)?;
+        let strip = command::find("strip", "binutils")?;
+        let readelf = command::find("readelf", "binutils")?;
         if self.btf {
             command::find("pahole", "pahole")?;
         }
