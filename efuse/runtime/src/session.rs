@@ -1,0 +1,350 @@
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use efuse_abi::wire::{InitIn, InitOut};
+use efuse_abi::{
+    DecodeError, Dialect, Errno, InitFlags, KERNEL_MINOR_MIN, KERNEL_MINOR_VERSION, KERNEL_VERSION,
+    Op, Opcode,
+};
+use thiserror::Error;
+use zerocopy::IntoBytes;
+
+use crate::dispatch::{Head, Outcome, dispatch};
+use crate::fs::{Context, FileSystem};
+use crate::notify::{Connection, Negotiation, Notifier};
+use crate::transport::{Channel, Exchange, ReceiveError, Transport, TransportError};
+
+/// How a session runs.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// Number of worker threads, at least 1.
+    pub workers: usize,
+    /// Largest READ or WRITE in bytes, a multiple of the page size.
+    pub max_write: u32,
+    /// How many asynchronous requests may be under way.
+    ///
+    /// libfuse leaves the kernel's 12, which lets `io_submit(2)` block from the 13th direct request
+    /// on, whatever the queue depth. The deepest workload has 8 jobs of depth 256; all of it fits.
+    pub max_background: u16,
+    /// From how many asynchronous requests on the kernel stops reading ahead; the kernel's own
+    /// choice is three quarters of `max_background`.
+    pub congestion_threshold: u16,
+    /// What to ask for, as far as the kernel offers it. The file system may change it.
+    pub flags: InitFlags,
+}
+
+impl Default for SessionConfig {
+    fn default() -> SessionConfig {
+        SessionConfig {
+            workers: std::thread::available_parallelism().map_or(2, usize::from),
+            max_write: 1 << 20,
+            max_background: 4096,
+            congestion_threshold: 3072,
+            flags: InitFlags::ASYNC_READ
+                | InitFlags::BIG_WRITES
+                | InitFlags::MAX_PAGES
+                | InitFlags::ASYNC_DIO
+                | InitFlags::PARALLEL_DIROPS
+                | InitFlags::AUTO_INVAL_DATA
+                | InitFlags::HAS_IOCTL_DIR
+                | InitFlags::INIT_EXT,
+        }
+    }
+}
+
+/// A session did not start or broke.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// A channel could not be opened.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// Receiving failed.
+    #[error(transparent)]
+    Receive(#[from] ReceiveError),
+    /// The kernel's first message makes no sense.
+    #[error("the kernel's INIT cannot be decoded: {0}")]
+    Decode(#[from] DecodeError),
+    /// Another request came before INIT.
+    #[error("the kernel sent {0} before INIT")]
+    NotInit(String),
+    /// The kernel is too old or too new.
+    #[error(
+        "the kernel speaks FUSE {major}.{minor}; this daemon needs \
+         {KERNEL_VERSION}.{KERNEL_MINOR_MIN} or newer (Linux 5.4)"
+    )]
+    Version {
+        /// The kernel's major version.
+        major: u32,
+        /// The kernel's minor version.
+        minor: u32,
+    },
+    /// INIT could not be answered, or the file system refused to start.
+    #[error("INIT failed: {0}")]
+    Init(#[source] Errno),
+    /// A thread could not be started.
+    #[error("cannot start worker {worker}: {source}")]
+    Thread {
+        /// Index of the worker.
+        worker: usize,
+        /// The error.
+        #[source]
+        source: io::Error,
+    },
+    /// A worker died of something that is not a handler's panic.
+    #[error("worker {0} panicked outside a handler")]
+    Panic(usize),
+}
+
+/// What the other workers must see of one: apart, so that workers share no cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct WorkerState {
+    /// Unique id of the request in the handler, 0 for none.
+    current: AtomicU64,
+    /// Unique id of the request that was interrupted last.
+    interrupted: AtomicU64,
+}
+
+/// A running file system.
+#[derive(Debug)]
+pub struct Session {
+    threads: Vec<JoinHandle<Result<(), ReceiveError>>>,
+}
+
+impl Session {
+    /// Answers INIT on the calling thread, then starts the workers. When it returns, the mount
+    /// serves. Threads inherit the caller's signal mask.
+    pub fn start<F: FileSystem>(
+        transport: &Arc<dyn Transport>,
+        fs: &Arc<F>,
+        config: &SessionConfig,
+    ) -> Result<Session, SessionError> {
+        let connection = Connection {
+            notifier: Notifier::new(Arc::clone(transport)),
+            backing: transport.backing(),
+        };
+        let max_write = config.max_write as usize;
+        let mut channel = transport.channel(0, max_write)?;
+        let flags = negotiate(&mut *channel, &**fs, &connection, config)?;
+        let dialect = Dialect::new(flags);
+        let states: Arc<[WorkerState]> = (0..config.workers.max(1))
+            .map(|_| WorkerState::default())
+            .collect();
+
+        let mut session = Session {
+            threads: Vec::new(),
+        };
+        let mut first = Some(channel);
+        for worker in 0..states.len() {
+            let mut channel = match first.take() {
+                Some(channel) => channel,
+                None => transport.channel(worker, max_write)?,
+            };
+            let (fs, states) = (Arc::clone(fs), Arc::clone(&states));
+            let thread = std::thread::Builder::new()
+                .name(format!("efuse-{worker}"))
+                .spawn(move || {
+                    fs.worker_start();
+                    serve(&mut *channel, &*fs, dialect, &states, worker)
+                })
+                .map_err(|source| SessionError::Thread { worker, source })?;
+            session.threads.push(thread);
+        }
+        Ok(session)
+    }
+
+    /// Whether all workers have ended.
+    pub fn finished(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Waits until the file system is unmounted or aborted.
+    pub fn wait(self) -> Result<(), SessionError> {
+        let mut result = Ok(());
+        for (worker, thread) in self.threads.into_iter().enumerate() {
+            match thread.join() {
+                Ok(Ok(()) | Err(ReceiveError::Closed)) => {}
+                Ok(Err(error)) => result = Err(error.into()),
+                Err(_) => result = Err(SessionError::Panic(worker)),
+            }
+        }
+        result
+    }
+}
+
+fn negotiate<F: FileSystem>(
+    channel: &mut dyn Channel,
+    fs: &F,
+    connection: &Connection,
+    config: &SessionConfig,
+) -> Result<InitFlags, SessionError> {
+    loop {
+        channel.receive()?;
+        let request = channel.exchange().request.decode(Dialect::default())?;
+        let unique = request.header.unique;
+        let Op::Init(init) = request.op else {
+            let opcode = Opcode::from_raw(request.header.opcode);
+            return Err(SessionError::NotInit(format!("{opcode:?}")));
+        };
+        if init.major > KERNEL_VERSION {
+            // The kernel asks again in our major version.
+            let out = InitOut {
+                major: KERNEL_VERSION,
+                ..InitOut::default()
+            };
+            channel
+                .reply(unique, Ok(()), out.as_bytes(), 0)
+                .map_err(SessionError::Init)?;
+            continue;
+        }
+        if init.major < KERNEL_VERSION || init.minor < KERNEL_MINOR_MIN {
+            // The error below is what counts; the kernel learns that there is no session.
+            let _ = channel.reply(unique, Err(Errno::EIO), &[], 0);
+            return Err(SessionError::Version {
+                major: init.major,
+                minor: init.minor,
+            });
+        }
+        let mut negotiation = propose(&init, config);
+        if let Err(errno) = fs.init(&mut negotiation, connection) {
+            // As above.
+            let _ = channel.reply(unique, Err(errno), &[], 0);
+            return Err(SessionError::Init(errno));
+        }
+        let (flags, out) = answer(&negotiation, config);
+        channel
+            .reply(unique, Ok(()), out.as_bytes(), 0)
+            .map_err(SessionError::Init)?;
+        return Ok(flags);
+    }
+}
+
+fn propose(init: &InitIn, config: &SessionConfig) -> Negotiation {
+    let mut offered = u64::from(init.flags);
+    if offered & InitFlags::INIT_EXT.bits() != 0 {
+        offered |= u64::from(init.flags2) << 32;
+    }
+    Negotiation {
+        minor: init.minor.min(KERNEL_MINOR_VERSION),
+        offered: InitFlags::from_bits_retain(offered),
+        wanted: config.flags,
+        max_write: config.max_write,
+        max_readahead: init.max_readahead,
+        max_background: config.max_background,
+        congestion_threshold: config.congestion_threshold,
+        time_gran: 1,
+        max_stack_depth: 0,
+    }
+}
+
+fn answer(negotiation: &Negotiation, config: &SessionConfig) -> (InitFlags, InitOut) {
+    const PAGE: u32 = 4096;
+    let mut flags = negotiation.wanted & negotiation.offered;
+    if !flags.contains(InitFlags::INIT_EXT) {
+        flags &= InitFlags::from_bits_retain(u64::from(u32::MAX));
+    }
+    let passthrough = flags.contains(InitFlags::PASSTHROUGH);
+    // The channels' buffers are sized by the configuration: a file system may only ask for less.
+    let max_write = negotiation.max_write.min(config.max_write);
+    let out = InitOut {
+        major: KERNEL_VERSION,
+        minor: negotiation.minor,
+        max_readahead: negotiation.max_readahead,
+        flags: flags.bits() as u32,
+        max_background: negotiation.max_background,
+        congestion_threshold: negotiation.congestion_threshold,
+        max_write,
+        time_gran: negotiation.time_gran,
+        max_pages: u16::try_from(max_write.div_ceil(PAGE)).unwrap_or(u16::MAX),
+        map_alignment: 0,
+        flags2: (flags.bits() >> 32) as u32,
+        max_stack_depth: if passthrough {
+            negotiation.max_stack_depth
+        } else {
+            0
+        },
+        unused: [0; 6],
+    };
+    (flags, out)
+}
+
+/// The loop of one worker.
+fn serve<F: FileSystem>(
+    channel: &mut dyn Channel,
+    fs: &F,
+    dialect: Dialect,
+    states: &[WorkerState],
+    worker: usize,
+) -> Result<(), ReceiveError> {
+    let state = &states[worker];
+    let mut head = Head::EMPTY;
+    loop {
+        head.clear();
+        match channel.receive() {
+            Ok(()) => {}
+            Err(ReceiveError::Closed) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let Exchange { request: raw, data } = channel.exchange();
+        let unique = raw.unique();
+        let outcome = match raw.decode(dialect) {
+            Ok(request) => {
+                if let Op::Interrupt(arg) = request.op {
+                    interrupt(states, arg.unique)
+                } else {
+                    state.current.store(unique, Ordering::Release);
+                    let cx = Context::new(request.header, request.extensions, &state.interrupted);
+                    let outcome = catch_unwind(AssertUnwindSafe(|| {
+                        dispatch(fs, &cx, &request, data, &mut head)
+                    }));
+                    state.current.store(0, Ordering::Release);
+                    outcome.unwrap_or_else(|_| {
+                        // The panic hook has printed message and place already.
+                        let opcode = Opcode::from_raw(request.header.opcode);
+                        eprintln!("the handler of {opcode:?} panicked; its caller gets EIO");
+                        if opcode.is_some_and(Opcode::wants_reply) {
+                            Outcome::Error(Errno::EIO)
+                        } else {
+                            Outcome::Silent
+                        }
+                    })
+                }
+            }
+            Err(DecodeError::Opcode(_)) => Outcome::Error(Errno::ENOSYS),
+            Err(error) => {
+                eprintln!("malformed request {unique}: {error}; answered EIO");
+                Outcome::Error(Errno::EIO)
+            }
+        };
+        let sent = match outcome {
+            Outcome::Silent => continue,
+            Outcome::Error(errno) => channel.reply(unique, Err(errno), &[], 0),
+            Outcome::Reply(data) => channel.reply(unique, Ok(()), head.as_bytes(), data),
+        };
+        match sent {
+            // ENOENT: the caller is gone. The next receive finds out about a closed connection.
+            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV | Errno::ECONNABORTED) => {}
+            Err(errno) => {
+                // The kernel refused the reply as malformed. Its caller must not wait for ever.
+                eprintln!("the kernel refused the reply to request {unique}: {errno}");
+                let _ = channel.reply(unique, Err(Errno::EIO), &[], 0);
+            }
+        }
+    }
+}
+
+/// Marks the request as interrupted where a worker has it. If none has, it is answered already, or
+/// read and not yet registered: EAGAIN makes the kernel send the interrupt again, and drop it if
+/// the request is gone. The reply to an INTERRUPT carries its own unique id.
+fn interrupt(states: &[WorkerState], unique: u64) -> Outcome {
+    for state in states {
+        if state.current.load(Ordering::Acquire) == unique {
+            state.interrupted.store(unique, Ordering::Relaxed);
+            return Outcome::Silent;
+        }
+    }
+    Outcome::Error(Errno::EAGAIN)
+}

@@ -1,0 +1,179 @@
+//! Open files: data, space, device control.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use efuse_abi::wire::{CopyFileRangeIn, FallocateIn, ReadIn, WriteIn};
+use efuse_abi::{Errno, WriteFlags};
+use efuse_runtime::{Context, Ioctl, IoctlReply, Opened};
+
+use crate::{StackFs, sys};
+
+const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
+
+impl StackFs {
+    /// Flags for the lower file. Names were resolved by the kernel above; an append is done by each
+    /// WRITE that asks for it, so the descriptor can also write back pages at their place.
+    pub(crate) fn lower_flags(flags: i32) -> i32 {
+        const DROP: i32 =
+            libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_NOFOLLOW | libc::O_APPEND;
+        // O_TMPFILE contains O_DIRECTORY; a regular file has neither.
+        flags & !DROP & !libc::O_TMPFILE
+    }
+
+    pub(crate) fn do_open(
+        &self,
+        node: u64,
+        flags: i32,
+        kill_suidgid: bool,
+    ) -> Result<Opened, Errno> {
+        let node = self.node(node)?;
+        let flags = Self::lower_flags(flags);
+        let fd = if kill_suidgid {
+            let _caps = self.baseline.without_fsetid();
+            self.reopen(node.fd(), flags)?
+        } else {
+            self.reopen(node.fd(), flags)?
+        };
+        self.register(&node, fd, flags & !libc::O_TRUNC)
+    }
+
+    pub(crate) fn do_release(&self, fh: u64) {
+        if let Some(file) = self.files.remove(fh)
+            && let Some(passthrough) = self.passthrough.get()
+        {
+            passthrough.close(&file.node, file.mode);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn do_read(&self, arg: &ReadIn, out: &mut [u8]) -> Result<usize, Errno> {
+        let direct = arg.flags as i32 & libc::O_DIRECT != 0;
+        let fd = self.files.for_data(arg.fh, direct)?;
+        let mut done = sys::pread(fd, out, arg.offset)?;
+        // Less than asked for means end of file to the kernel above, but a signal or a boundary of
+        // the lower file system may have cut it short.
+        while done > 0 && done < out.len() {
+            match sys::pread(fd, &mut out[done..], arg.offset + done as u64) {
+                Ok(0) | Err(_) => break,
+                Ok(more) => done += more,
+            }
+        }
+        Ok(done)
+    }
+
+    #[inline]
+    pub(crate) fn do_write(&self, node: u64, arg: &WriteIn, data: &[u8]) -> Result<usize, Errno> {
+        let flags = WriteFlags::from_bits_retain(arg.write_flags);
+        let open_flags = arg.flags as i32;
+        let from_cache = flags.contains(WriteFlags::CACHE);
+        let direct = open_flags & libc::O_DIRECT != 0 && !from_cache;
+        let fd = self.files.for_data(arg.fh, direct)?;
+        let append = open_flags & libc::O_APPEND != 0 && !from_cache;
+        let write = || {
+            if append {
+                sys::append(fd, data)
+            } else {
+                sys::pwrite(fd, data, arg.offset)
+            }
+        };
+        if flags.contains(WriteFlags::KILL_SUIDGID) {
+            self.killing_set_id(node, fd, write)
+        } else {
+            write()
+        }
+    }
+
+    /// Does `change` so that it clears suid and sgid as an ordinary user's change does, and tells
+    /// the kernel above if there was something to clear.
+    fn killing_set_id<T>(
+        &self,
+        node: u64,
+        fd: RawFd,
+        change: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        // Nearly always nothing is set, and looking is cheaper than changing capabilities.
+        if sys::fstat(fd)?.st_mode & SET_ID == 0 {
+            return change();
+        }
+        let result = {
+            let _caps = self.baseline.without_fsetid();
+            change()
+        };
+        if result.is_ok()
+            && let Some(connection) = self.connection.get()
+        {
+            // Fails only if the kernel does not know the node any more.
+            let _ = connection.notifier.inval_attributes(node);
+        }
+        result
+    }
+
+    pub(crate) fn do_fallocate(
+        &self,
+        cx: &Context<'_>,
+        node: u64,
+        arg: &FallocateIn,
+    ) -> Result<(), Errno> {
+        let fd = self.files.descriptor(arg.fh)?;
+        let change = || sys::fallocate(fd, arg.mode, arg.offset, arg.length);
+        // The request does not say whether set-id bits must go; ordinary users lose them.
+        if cx.uid == 0 {
+            change()
+        } else {
+            self.killing_set_id(node, fd, change)
+        }
+    }
+
+    pub(crate) fn do_copy_file_range(
+        &self,
+        cx: &Context<'_>,
+        arg: &CopyFileRangeIn,
+    ) -> Result<u64, Errno> {
+        let from = self.files.descriptor(arg.fh_in)?;
+        let to = self.files.descriptor(arg.fh_out)?;
+        let change = || {
+            sys::copy_file_range((from, arg.off_in), (to, arg.off_out), arg.len)
+                .map(|len| len as u64)
+        };
+        if cx.uid == 0 {
+            change()
+        } else {
+            self.killing_set_id(arg.nodeid_out, to, change)
+        }
+    }
+
+    /// Inode flags and project ids, which chattr, lsattr and quota tools use; nothing else passes:
+    /// most commands carry pointers or descriptors that mean nothing in the daemon.
+    pub(crate) fn do_ioctl(&self, ioctl: &Ioctl<'_>, out: &mut [u8]) -> Result<IoctlReply, Errno> {
+        const GETFLAGS: u32 = 0x8008_6601;
+        const SETFLAGS: u32 = 0x4008_6602;
+        const GETVERSION: u32 = 0x8008_7601;
+        const FSGETXATTR: u32 = 0x801c_581f;
+        const FSSETXATTR: u32 = 0x401c_5820;
+        const FLAG_DIR: u32 = 1 << 4;
+
+        let command = ioctl.arg.cmd;
+        if !matches!(
+            command,
+            GETFLAGS | SETFLAGS | GETVERSION | FSGETXATTR | FSSETXATTR
+        ) {
+            return Err(Errno::ENOTTY);
+        }
+        let fh = ioctl.arg.fh;
+        let dir;
+        let fd = if ioctl.arg.flags & FLAG_DIR != 0 {
+            dir = self.dirs.get(fh).ok_or(Errno::EBADF)?;
+            Arc::as_ref(&dir).fd()
+        } else {
+            self.files.descriptor(fh)?
+        };
+        let mut argument = [0u8; 32];
+        let len = ioctl.input.len().min(argument.len());
+        argument[..len].copy_from_slice(&ioctl.input[..len]);
+        let result = sys::ioctl(fd, command, &mut argument)?;
+        let len = out.len().min(argument.len());
+        out[..len].copy_from_slice(&argument[..len]);
+        Ok(IoctlReply { result, len })
+    }
+}

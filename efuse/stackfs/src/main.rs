@@ -1,0 +1,189 @@
+//! The daemon: mounts a [`StackFs`] and serves it until it is unmounted.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use efuse_runtime::{Device, Mount, MountOptions, Session, SessionConfig, Transport};
+use efuse_stackfs::{Options, StackFs, raise_descriptor_limit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+/// Shows the directory SOURCE at MOUNTPOINT, through FUSE.
+///
+/// Stays in the foreground and prints "ready" once the mount serves. Ends with status 0 when it is
+/// unmounted; SIGTERM, SIGINT and SIGHUP unmount it first (lazily if it is in use). SIGUSR1 prints
+/// how many nodes and handles the kernel holds to standard error.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    /// Directory to show.
+    source: PathBuf,
+
+    /// Directory to show it at; must not lie inside SOURCE.
+    mountpoint: PathBuf,
+
+    /// Character device to serve.
+    #[arg(long, value_name = "PATH", default_value = "/dev/fuse")]
+    device: PathBuf,
+
+    /// File system type to mount: "fuse" for /dev/fuse, "efuse" for /dev/efuse.
+    #[arg(long, value_name = "TYPE", default_value = "fuse")]
+    fstype: String,
+
+    /// Threads that serve requests, each with a descriptor and buffers (2 MiB) of its own. A thread
+    /// waits while its request is at the disk, so more of them keep a deeper queue there.
+    #[arg(long, value_name = "N", default_value_t = 10,
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: u16,
+
+    /// Let the kernel read and write regular files directly (Linux 6.9 or newer, as root). Falls
+    /// back to the daemon where the kernel refuses.
+    #[arg(long)]
+    passthrough: bool,
+
+    /// How long the kernel may trust a name, in seconds.
+    #[arg(long, value_name = "SECS", default_value = "1", value_parser = seconds)]
+    entry_timeout: Duration,
+
+    /// How long the kernel may trust attributes, in seconds.
+    #[arg(long, value_name = "SECS", default_value = "1", value_parser = seconds)]
+    attr_timeout: Duration,
+
+    /// Let other users in. Implies --default-permissions: the daemon itself checks nothing.
+    #[arg(long)]
+    allow_other: bool,
+
+    /// Let the kernel check permissions by mode, owner and group.
+    #[arg(long)]
+    default_permissions: bool,
+
+    /// Let the kernel check POSIX ACLs, too. Costs one more request for each node.
+    #[arg(long)]
+    posix_acl: bool,
+
+    /// Largest read or write request, in KiB.
+    #[arg(long, value_name = "KIB", default_value_t = 1024,
+          value_parser = clap::value_parser!(u32).range(4..=1024))]
+    max_write: u32,
+
+    /// Asynchronous requests that may be under way before the kernel makes callers wait.
+    #[arg(long, value_name = "N", default_value_t = SessionConfig::default().max_background,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    max_background: u16,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let limit = raise_descriptor_limit();
+    if limit < 1 << 13 {
+        eprintln!("stackfs: only {limit} open files allowed; each node the kernel knows needs one");
+    }
+    refuse_loop(&cli.source, &cli.mountpoint)?;
+
+    let fs = Arc::new(StackFs::new(
+        &cli.source,
+        Options {
+            entry_ttl: cli.entry_timeout,
+            attr_ttl: cli.attr_timeout,
+            passthrough: cli.passthrough,
+            posix_acl: cli.posix_acl,
+        },
+    )?);
+    let max_write = (cli.max_write << 10) & !4095;
+    // From here on signals must not kill the process past the unmount.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])
+        .context("cannot install signal handlers")?;
+    let (device, mount) = Device::mount(&MountOptions {
+        device: cli.device,
+        fstype: cli.fstype,
+        source: cli.source.display().to_string(),
+        allow_other: cli.allow_other,
+        default_permissions: cli.default_permissions || cli.allow_other,
+        max_read: max_write,
+        ..MountOptions::new(&cli.mountpoint)
+    })?;
+    let transport: Arc<dyn Transport> = Arc::new(device);
+    let config = SessionConfig {
+        workers: usize::from(cli.workers),
+        max_write,
+        max_background: cli.max_background,
+        congestion_threshold: cli.max_background - cli.max_background / 4,
+        ..SessionConfig::default()
+    };
+    let session = Session::start(&transport, &fs, &config)?;
+    writeln!(std::io::stdout(), "ready").context("cannot write to standard output")?;
+
+    let (ended, end) = mpsc::channel();
+    let handle = signals.handle();
+    std::thread::Builder::new()
+        .name("wait".to_owned())
+        .spawn(move || {
+            // Nobody listens any more if the main thread gave up waiting.
+            let _ = ended.send(session.wait());
+            handle.close();
+        })
+        .context("cannot start a thread")?;
+    watch(&mut signals, mount, &fs);
+    match end.recv_timeout(GRACE) {
+        Ok(result) => Ok(result?),
+        Err(_) => {
+            eprintln!("stackfs: detached while in use; files still open there fail from now on");
+            Ok(())
+        }
+    }
+}
+
+/// How long files that are open at a lazy unmount may keep the daemon.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Handles signals until the session ends or was told to.
+fn watch(signals: &mut Signals, mut mount: Mount, fs: &StackFs) {
+    for signal in signals.forever() {
+        if signal == SIGUSR1 {
+            let now = fs.statistics();
+            eprintln!(
+                "stackfs: nodes {} files {} directories {}",
+                now.nodes, now.files, now.directories
+            );
+            continue;
+        }
+        if mount
+            .unmount(false)
+            .or_else(|_| mount.unmount(true))
+            .is_ok()
+        {
+            return;
+        }
+    }
+    // The connection is gone, so whatever is mounted there now is not ours.
+    mount.forget();
+}
+
+/// Looking up the mount point through itself would wait for itself.
+fn refuse_loop(source: &Path, mountpoint: &Path) -> Result<()> {
+    let real = |path: &Path| {
+        path.canonicalize()
+            .with_context(|| format!("cannot use {}", path.display()))
+    };
+    let (source, mountpoint) = (real(source)?, real(mountpoint)?);
+    if mountpoint != source && mountpoint.starts_with(&source) {
+        bail!(
+            "mount point {} lies inside the source {}; mount somewhere else",
+            mountpoint.display(),
+            source.display()
+        );
+    }
+    Ok(())
+}
