@@ -1,0 +1,518 @@
+//! A running guest.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, ExitStatus};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use efuse_model::environment::Accelerator;
+use efuse_model::protocol::{FromAgent, ToAgent};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+use crate::accel;
+use crate::console::Console;
+use crate::error::GuestError;
+use crate::image;
+use crate::inbox::Inbox;
+use crate::kernel_image;
+use crate::qemu::Machine;
+use crate::spec::GuestSpec;
+
+/// The longest message; fio's own output is some hundred KiB.
+const LONGEST_MESSAGE: u64 = 64 << 20;
+/// How long the console must be silent for a trace without a last line to be complete.
+const TRACE_SILENCE: Duration = Duration::from_millis(1500);
+/// How long QEMU may take to end after its console was closed, and how long a failed write waits
+/// for the reason of the failure to be found.
+const AFTERMATH: Duration = Duration::from_secs(5);
+/// How long the agent may take to finish and the guest to power off.
+const SHUTDOWN: Duration = Duration::from_secs(30);
+/// Between two looks at whether a write that blocks still makes sense.
+const WRITE_PATIENCE: Duration = Duration::from_millis(200);
+
+/// A booted (or booting) guest. Dropping it kills it.
+///
+/// All methods may be called from several threads.
+#[derive(Debug)]
+pub struct Guest {
+    shared: Arc<Shared>,
+    writer: Mutex<UnixStream>,
+    accelerator: Accelerator,
+    accelerator_detail: String,
+    started: Instant,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Ends a guest from another thread, such as the one that handles signals.
+#[derive(Debug, Clone)]
+pub struct Canceller(Arc<Shared>);
+
+impl Canceller {
+    /// Kills the guest at once. Calls that wait for it, and all later ones, give
+    /// [`GuestError::Cancelled`].
+    pub fn cancel(&self) {
+        self.0.inbox.fail(GuestError::Cancelled);
+        self.0.kill();
+    }
+}
+
+struct Shared {
+    inbox: Inbox,
+    /// `None` until it is started. Reaped only under the lock, so that its number is never
+    /// used for a process that has taken it over.
+    child: Mutex<Option<Child>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn child(&self) -> MutexGuard<'_, Option<Child>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kill(&self) {
+        if let Some(child) = self.child().as_mut() {
+            // Fails only if it is reaped already.
+            let _ = child.kill();
+        }
+    }
+
+    fn pid(&self) -> Option<u32> {
+        self.child().as_ref().map(Child::id)
+    }
+
+    /// Waits for QEMU, and kills it if it takes too long.
+    fn reap(&self, patience: Duration) -> io::Result<ExitStatus> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let mut child = self.child();
+            let Some(child) = child.as_mut() else {
+                return Err(io::Error::other("it was never started"));
+            };
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                child.kill()?;
+                return child.wait();
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Guest {
+    /// Makes the initramfs and boots it. Returns as soon as QEMU runs; the agent's first message
+    /// is [`FromAgent::Ready`]. `progress` receives one line for each step that takes time.
+    ///
+    /// # Errors
+    /// When a program, library or kernel module is missing, the specification makes no sense, KVM
+    /// is asked for and does not work, or a file cannot be read or written.
+    pub fn start(spec: &GuestSpec, progress: &mut dyn FnMut(&str)) -> Result<Self, GuestError> {
+        check(spec)?;
+        fs::create_dir_all(&spec.work_dir)
+            .map_err(GuestError::io("make the folder", &spec.work_dir))?;
+        let log = File::create(&spec.console_log)
+            .map_err(GuestError::io("write the console's log", &spec.console_log))?;
+        let (accelerator, accelerator_detail) =
+            accel::choose(spec.accel, &spec.artifacts, &spec.work_dir, progress)?;
+        let initramfs = image::build(spec, progress)?;
+        let kernel = kernel_image::prepare(&spec.artifacts.vmlinuz, &spec.work_dir)?;
+        let disk = spec
+            .virtio_disk_bytes
+            .map(|bytes| sparse_file(&spec.work_dir, bytes))
+            .transpose()?;
+        let name = Path::new("the guest");
+        let pair = || UnixStream::pair().map_err(GuestError::io("connect to", name));
+        let (console, console_theirs) = pair()?;
+        let (agent, agent_theirs) = pair()?;
+        // Only writes: reads on the other handle may take as long as they like.
+        agent
+            .set_write_timeout(Some(WRITE_PATIENCE))
+            .map_err(GuestError::io("connect to", name))?;
+        let reader = agent
+            .try_clone()
+            .map_err(GuestError::io("connect to", name))?;
+
+        let started = Instant::now();
+        let shared = Arc::new(Shared {
+            inbox: Inbox::default(),
+            child: Mutex::new(None),
+        });
+        let watcher = Watcher {
+            shared: Arc::clone(&shared),
+            socket: console,
+            log,
+            stderr: tempfile::tempfile().map_err(GuestError::io("make a file for", name))?,
+            console: Console::default(),
+            limit: spec.time_limit,
+            deadline: started.checked_add(spec.time_limit),
+            kvm: accelerator_detail.clone(),
+        };
+        let machine = Machine {
+            accelerator,
+            kernel,
+            initramfs,
+            vcpus: spec.vcpus,
+            memory_mib: spec.memory_mib,
+            console: console_theirs.into(),
+            agent: Some(agent_theirs.into()),
+            disk,
+        };
+        let (report, outcome) = mpsc::sync_channel(1);
+        let watch = thread::Builder::new()
+            .name("guest-watch".to_owned())
+            .spawn(move || watcher.run(machine, &report))
+            .map_err(GuestError::io("start a thread for", name))?;
+        match outcome.recv() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(error),
+            Err(mpsc::RecvError) => {
+                return Err(GuestError::Specification(
+                    "the thread that watches the guest broke down".to_owned(),
+                ));
+            }
+        }
+        // From here on, dropping it ends the guest.
+        let mut guest = Self {
+            shared: Arc::clone(&shared),
+            writer: Mutex::new(agent),
+            accelerator,
+            accelerator_detail,
+            started,
+            threads: vec![watch],
+        };
+        let read = thread::Builder::new()
+            .name("guest-read".to_owned())
+            .spawn(move || {
+                read_messages(&shared.inbox, BufReader::with_capacity(1 << 18, reader));
+                shared.inbox.silence();
+            })
+            .map_err(GuestError::io("start a thread for", name))?;
+        guest.threads.push(read);
+        Ok(guest)
+    }
+
+    /// Sends a message to the agent, waiting until it is on its way.
+    ///
+    /// # Errors
+    /// When the guest is lost; why.
+    pub fn send(&self, message: &ToAgent) -> Result<(), GuestError> {
+        let mut line = serde_json::to_vec(message).expect("a message is plain data");
+        line.push(b'\n');
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rest = line.as_slice();
+        while !rest.is_empty() {
+            if let Some(lost) = self.shared.inbox.lost() {
+                return Err(lost);
+            }
+            match writer.write(rest) {
+                Ok(length) => rest = &rest[length..],
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                    ) => {}
+                // QEMU has closed its end. The watcher knows why, or will in a moment.
+                Err(error) => {
+                    let lost = self.shared.inbox.wait_lost(AFTERMATH);
+                    return Err(lost.unwrap_or_else(|| {
+                        GuestError::io("write to", Path::new("the guest"))(error)
+                    }));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the agent's next message.
+    ///
+    /// A failure of the guest's kernel is returned at once and before messages that wait; that
+    /// the guest ended in another way, after them.
+    ///
+    /// # Errors
+    /// [`GuestError::Timeout`] when nothing came in time (the guest still runs); any other
+    /// error is final and is returned again by later calls.
+    pub fn recv(&self, timeout: Duration) -> Result<FromAgent, GuestError> {
+        self.shared.inbox.take(timeout)
+    }
+
+    /// What executes the guest.
+    #[must_use]
+    pub const fn accelerator(&self) -> Accelerator {
+        self.accelerator
+    }
+
+    /// How it was found that KVM works, or why it does not.
+    #[must_use]
+    pub fn accelerator_detail(&self) -> &str {
+        &self.accelerator_detail
+    }
+
+    /// How long ago QEMU was started.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// QEMU's process, for messages.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.shared.pid()
+    }
+
+    /// A handle that ends the guest from elsewhere.
+    #[must_use]
+    pub fn canceller(&self) -> Canceller {
+        Canceller(Arc::clone(&self.shared))
+    }
+
+    /// Tells the agent to finish, and waits until the guest has powered itself off. Messages
+    /// that were not received are lost.
+    ///
+    /// # Errors
+    /// When the guest failed before or while it shut down, or did not do so within half a
+    /// minute. It is gone in every case.
+    pub fn shutdown(self) -> Result<(), GuestError> {
+        let inbox = &self.shared.inbox;
+        inbox.dismiss();
+        inbox.abandon();
+        self.send(&ToAgent::Shutdown)?;
+        if !inbox.wait_gone(SHUTDOWN) {
+            return Err(inbox
+                .lost()
+                .unwrap_or(GuestError::Timeout { waited: SHUTDOWN }));
+        }
+        inbox.lost().map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.shared.inbox.dismiss();
+        self.shared.inbox.abandon();
+        self.shared.kill();
+        // Both see the end of their sockets now.
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn check(spec: &GuestSpec) -> Result<(), GuestError> {
+    let refuse = |reason: &str| Err(GuestError::Specification(reason.to_owned()));
+    if spec.vcpus == 0 {
+        return refuse("a guest needs at least one processor");
+    }
+    if spec.memory_mib < 512 {
+        return refuse("a guest needs at least 512 MiB of memory: its files alone take 100");
+    }
+    if spec
+        .virtio_disk_bytes
+        .is_some_and(|bytes| bytes % 512 != 0 || bytes == 0)
+    {
+        return refuse("the size of a disk is a multiple of 512 bytes, and not 0");
+    }
+    Ok(())
+}
+
+/// A file without a name: it is gone when QEMU and this process are.
+fn sparse_file(folder: &Path, bytes: u64) -> Result<OwnedFd, GuestError> {
+    let file =
+        tempfile::tempfile_in(folder).map_err(GuestError::io("make the disk's file in", folder))?;
+    file.set_len(bytes)
+        .map_err(GuestError::io("make the disk's file in", folder))?;
+    Ok(file.into())
+}
+
+/// Reads until the channel is closed. What nobody will receive is read too, and thrown away: the
+/// agent must never be stuck in a write.
+fn read_messages(inbox: &Inbox, mut from: impl BufRead) {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let length = match from
+            .by_ref()
+            .take(LONGEST_MESSAGE)
+            .read_until(b'\n', &mut line)
+        {
+            Ok(0) => return,
+            Ok(length) => length as u64,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(_) => return,
+        };
+        let whole = line.last() == Some(&b'\n');
+        if !whole && length < LONGEST_MESSAGE {
+            // The guest ended in the middle of a message; how, the watcher says.
+            return;
+        }
+        let message = if whole {
+            serde_json::from_slice(&line).map_err(|error| error.to_string())
+        } else {
+            Err(format!("it is longer than {} MiB", LONGEST_MESSAGE >> 20))
+        };
+        match message {
+            Ok(message) => {
+                inbox.put(message);
+            }
+            Err(reason) => {
+                let shown: String = String::from_utf8_lossy(&line).chars().take(200).collect();
+                inbox.finish(GuestError::Protocol {
+                    reason,
+                    line: shown.trim_end().to_owned(),
+                });
+                inbox.silence();
+                let _ = io::copy(&mut from, &mut io::sink());
+                return;
+            }
+        }
+    }
+}
+
+/// Starts QEMU, keeps its console's log, and tells the inbox what becomes of it.
+struct Watcher {
+    shared: Arc<Shared>,
+    socket: UnixStream,
+    log: File,
+    stderr: File,
+    console: Console,
+    limit: Duration,
+    deadline: Option<Instant>,
+    /// Why there is no KVM, should there be no TCG either.
+    kvm: String,
+}
+
+impl Watcher {
+    fn run(mut self, machine: Machine, report: &mpsc::SyncSender<Result<(), GuestError>>) {
+        let stderr = self
+            .stderr
+            .try_clone()
+            .map_err(GuestError::io("make a file for", Path::new("QEMU")));
+        match stderr.and_then(|stderr| machine.spawn(stderr)) {
+            Ok(child) => *self.shared.child() = Some(child),
+            Err(error) => {
+                let _ = report.send(Err(error));
+                return;
+            }
+        }
+        // QEMU's ends must be QEMU's alone, or they would not close when it ends.
+        drop(machine);
+        let _ = report.send(Ok(()));
+        self.follow();
+        self.conclude();
+        self.shared.inbox.set_gone();
+    }
+
+    /// Reads the console to its end.
+    fn follow(&mut self) {
+        let mut buffer = vec![0; 1 << 16];
+        let mut reported = false;
+        let mut limited = false;
+        let mut last = Instant::now();
+        loop {
+            let now = Instant::now();
+            let left = match self.deadline {
+                Some(deadline) if !limited => deadline.saturating_duration_since(now),
+                _ => Duration::MAX,
+            };
+            if left.is_zero() {
+                limited = true;
+                self.shared.inbox.fail(GuestError::TimeLimit {
+                    limit: self.limit,
+                    tail: self.console.tail(),
+                });
+                self.shared.kill();
+                continue;
+            }
+            let tracing = self.console.bad() && !reported;
+            let patience = if tracing {
+                left.min(TRACE_SILENCE)
+            } else {
+                left
+            };
+            match readable(&self.socket, patience) {
+                Ok(true) => {}
+                Ok(false) => {
+                    if tracing && last.elapsed() >= TRACE_SILENCE {
+                        self.report();
+                        reported = true;
+                    }
+                    continue;
+                }
+                Err(_) => return,
+            }
+            match self.socket.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(length) => {
+                    last = Instant::now();
+                    // A full disk must not stop the watch.
+                    let _ = self.log.write_all(&buffer[..length]);
+                    self.console.feed(&buffer[..length]);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+            if !reported && self.console.complete() {
+                self.report();
+                reported = true;
+            }
+        }
+    }
+
+    fn report(&self) {
+        if let Some(failure) = self.console.failure() {
+            // That init gave up says nothing against what the agent said before.
+            match failure {
+                GuestError::Init { .. } => self.shared.inbox.finish(failure),
+                failure => self.shared.inbox.fail(failure),
+            }
+        }
+    }
+
+    /// The console is closed: QEMU is ending.
+    fn conclude(&mut self) {
+        self.console.end();
+        self.report();
+        let status = self.shared.reap(AFTERMATH);
+        let orderly =
+            self.shared.inbox.dismissed() && status.as_ref().is_ok_and(ExitStatus::success);
+        if orderly {
+            return;
+        }
+        let stderr = accel::written(&mut self.stderr);
+        let end = if stderr.contains("invalid accelerator tcg") {
+            GuestError::NoAccelerator {
+                kvm: std::mem::take(&mut self.kvm),
+            }
+        } else {
+            GuestError::Exited {
+                status: status.map_or_else(|error| error.to_string(), |status| status.to_string()),
+                stderr,
+                tail: self.console.tail(),
+            }
+        };
+        self.shared.inbox.finish(end);
+    }
+}
+
+/// Waits for something to read, or the end; false if there was neither in time.
+fn readable(socket: &UnixStream, patience: Duration) -> nix::Result<bool> {
+    // Rounded up, so that a wait for a deadline does not end just before it again and again.
+    let milliseconds = patience.as_nanos().div_ceil(1_000_000).min(60_000);
+    let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    match nix::poll::poll(&mut fds, timeout) {
+        Ok(count) => Ok(count > 0),
+        Err(nix::errno::Errno::EINTR) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
