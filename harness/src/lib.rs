@@ -4,25 +4,33 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`planning`] | from a request to a [`efuse_model::plan::Plan`] |
-//! | [`schedule`] | the order |
-//! | [`session`] | where cells run: one trait, a host and a VM behind it |
+//! | [`cli`], [`verbs`] | the command line; one verb a file |
+//! | [`catalogue`] | systems and workloads by name |
+//! | [`planning`], [`schedule`] | from a request to a [`efuse_model::plan::Plan`] and its order |
+//! | [`places`], [`session`] | where cells run: one trait, a host and a guest behind it |
 //! | [`mod@execute`] | the loop that measures, stores, retries, boots again |
-//! | [`summary`] | tables and ratios of what is stored |
+//! | [`measuring`] | what `run` and `resume` do around it |
+//! | [`summary`], [`metric`] | tables and ratios of what is stored |
 
+pub mod catalogue;
+pub mod cli;
 pub mod estimate;
 pub mod execute;
 pub mod interrupt;
+pub mod leftovers;
+pub mod measuring;
 pub mod metric;
+pub mod outside;
+pub mod places;
 pub mod planning;
+pub mod progress;
 pub mod runs;
 pub mod schedule;
-pub mod scratch;
 pub mod session;
-pub mod stats;
 pub mod suggest;
 pub mod summary;
 pub mod table;
 #[cfg(test)]
 mod testing;
 pub mod units;
+pub mod verbs;

@@ -5,7 +5,7 @@ use efuse_model::plan::Slot;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 
-use crate::stats::below;
+use efuse_stats::below;
 
 /// Each repetition is a block that holds every cell once, shuffled (Fisher-Yates) with
 /// the block's own ChaCha stream, so that drift of the machine falls on every cell alike

@@ -6,10 +6,10 @@ use std::fmt::Write as _;
 use efuse_model::attempt::{Attempt, Metrics, Outcome, Verified};
 use efuse_model::plan::Plan;
 use efuse_model::store::Attempts;
+use efuse_stats::Interval;
 use serde::Serialize;
 
 use crate::metric::Metric;
-use crate::stats;
 use crate::table::Table;
 use crate::units::{show_bytes, show_figure};
 
@@ -36,7 +36,7 @@ pub struct Ratio {
     /// Median of the ratios of paired repetitions.
     pub median: f64,
     /// 95 % interval of the median; none for a single pair.
-    pub interval: Option<(f64, f64)>,
+    pub interval: Option<Interval>,
     /// Pairs.
     pub n: usize,
     /// The ratio of each pair, in order of repetition.
@@ -48,7 +48,7 @@ impl Ratio {
     #[must_use]
     pub fn figures(&self) -> String {
         let interval = match self.interval {
-            Some((low, high)) => format!("[{low:.3}, {high:.3}]"),
+            Some(Interval { low, high }) => format!("[{low:.3}, {high:.3}]"),
             None => "[-, -]".to_owned(),
         };
         format!("{:.3} {interval} n={}", self.median, self.n)
@@ -156,7 +156,7 @@ impl<'a> Figures<'a> {
             .iter()
             .filter_map(|(r, x)| of_b.get(r).filter(|y| **y != 0.0).map(|y| x / y))
             .collect();
-        let Some(median) = stats::median(&ratios) else {
+        let Some(median) = efuse_stats::median(&ratios) else {
             return Err(format!(
                 "{a} and {b} have no repetition of {test} in common with a {metric} to compare"
             ));
@@ -167,7 +167,7 @@ impl<'a> Figures<'a> {
             test: test.to_owned(),
             metric: metric.name,
             median,
-            interval: stats::bootstrap_median(&ratios, self.plan.seed),
+            interval: efuse_stats::bootstrap_median(&ratios, self.plan.seed),
             n: ratios.len(),
             ratios,
         })
@@ -209,8 +209,8 @@ impl<'a> Figures<'a> {
                     skipped: system.skipped.clone(),
                     n: self.of(&system.id, &test.id).count(),
                     planned: self.plan.repetitions,
-                    read_iops: stats::median(&values(read)),
-                    write_iops: stats::median(&values(write)),
+                    read_iops: efuse_stats::median(&values(read)),
+                    write_iops: efuse_stats::median(&values(write)),
                     read_ratio: ratio(read),
                     write_ratio: ratio(write),
                     verified_bytes: self
@@ -250,7 +250,7 @@ pub fn render(rows: &[Row], base: &str, emulated: bool) -> String {
         let figure = |v: Option<f64>| v.map_or_else(|| "-".to_owned(), show_figure);
         let ratio = |r: &Option<Ratio>| match r {
             Some(r) => match r.interval {
-                Some((low, high)) => format!("{:.2} [{low:.2}, {high:.2}]", r.median),
+                Some(Interval { low, high }) => format!("{:.2} [{low:.2}, {high:.2}]", r.median),
                 None => format!("{:.2}", r.median),
             },
             None => "-".to_owned(),
@@ -325,7 +325,13 @@ mod tests {
             .unwrap();
         assert_eq!(ratio.ratios, [0.5, 0.25]);
         assert_eq!((ratio.median, ratio.n), (0.375, 2));
-        assert_eq!(ratio.interval, Some((0.25, 0.5)));
+        assert_eq!(
+            ratio.interval,
+            Some(Interval {
+                low: 0.25,
+                high: 0.5
+            })
+        );
         assert_eq!(ratio.figures(), "0.375 [0.250, 0.500] n=2");
     }
 

@@ -1,6 +1,9 @@
 //! Where cells are measured: a session is one boot of the guest, or the running kernel
 //! for as long as `eval` lives.
 
+pub mod host;
+pub mod vm;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

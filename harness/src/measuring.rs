@@ -1,0 +1,155 @@
+//! The last stretch that `run` and `resume` share: execute, sum up, render.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
+
+use crate::cli::LimitOptions;
+use crate::estimate::Clock;
+use crate::execute::{self, Limits, RunError};
+use crate::interrupt::{exit_status, signal_name};
+use crate::progress;
+use crate::runs::Run;
+use crate::session::{Opener, Session};
+use crate::summary::{self, Figures, Row};
+use crate::verbs::plan::learn;
+use crate::verbs::{Context, Status};
+
+/// The system with which the summary compares.
+pub const BASE: &str = "fuse";
+
+#[derive(Serialize)]
+struct Finished<'a> {
+    run: &'a str,
+    path: &'a Path,
+    done: usize,
+    slots: usize,
+    report: Option<PathBuf>,
+    base: &'a str,
+    rows: &'a [Row],
+}
+
+/// Measures what the run has not measured yet, prints the summary and renders the report.
+///
+/// # Errors
+/// If the run cannot go on; the message says how to resume. The exit status is 1 if slots
+/// were left without a figure, and that of the signal if the user interrupted.
+pub fn finish(
+    context: &Context,
+    run: &Run,
+    session: Option<Box<dyn Session>>,
+    opener: &mut dyn Opener,
+    options: &LimitOptions,
+) -> Result<Status> {
+    let limits = Limits {
+        cell: options.time_limit,
+        ..Limits::default()
+    };
+    let mut clock = Clock::new(&run.plan);
+    learn(context, &mut clock);
+    let mut watch = progress::watch();
+    let result = execute::execute(
+        &run.dir,
+        &run.plan,
+        session,
+        opener,
+        &mut *watch,
+        &context.interrupt,
+        limits,
+        clock,
+    );
+    drop(watch);
+    let resume = format!("eval resume {}", run.name);
+    let completion = match result {
+        Ok(completion) => completion,
+        Err(RunError::Interrupted(signal)) => {
+            let attempts = run.dir.attempts()?;
+            let done = run.plan.order.iter().filter(|s| attempts.done(s)).count();
+            eprintln!(
+                "eval: {}: {done} of {} measured and stored; go on with: {resume}",
+                signal_name(signal),
+                run.plan.order.len()
+            );
+            return Ok(exit_status(signal));
+        }
+        Err(e @ RunError::Changed(_)) => return Err(e.into()),
+        Err(RunError::Store(e)) => {
+            bail!(
+                "{e}\nwhat was measured before is stored; free space or mend that, then: {resume}"
+            )
+        }
+        Err(e) => bail!("{e}\nwhat was measured is stored; go on with: {resume}"),
+    };
+    let attempts = run.dir.attempts()?;
+    let rows = Figures::new(&run.plan, &attempts).rows(BASE);
+    let emulated = run
+        .dir
+        .environment()?
+        .is_some_and(|e| e.accelerator.emulated());
+    let report = if options.no_report {
+        Ok(None)
+    } else {
+        render_report(context, run.dir.path()).map(Some)
+    };
+    let finished = Finished {
+        run: &run.name,
+        path: run.dir.path(),
+        done: completion.done,
+        slots: run.plan.order.len(),
+        report: report.as_ref().ok().cloned().flatten(),
+        base: BASE,
+        rows: &rows,
+    };
+    context.print(&finished, || {
+        let mut text = summary::render(&rows, BASE, emulated);
+        text.push_str(&format!("run     {}\n", run.dir.path().display()));
+        if let Ok(Some(path)) = &report {
+            text.push_str(&format!("report  {}\n", path.display()));
+        }
+        text
+    })?;
+    report.context("the run is complete and stored, but its report is missing")?;
+    if completion.failed.is_empty() {
+        return Ok(0);
+    }
+    eprintln!(
+        "eval: {} of {} slots have no figure (reasons above); `{resume}` tries them again",
+        completion.failed.len(),
+        run.plan.order.len()
+    );
+    Ok(1)
+}
+
+/// Renders the report of a run with the `report` beside this program, else with cargo's.
+fn render_report(context: &Context, run: &Path) -> Result<PathBuf> {
+    let out = run.join("report.html");
+    let beside = std::env::current_exe()
+        .ok()
+        .map(|exe| exe.with_file_name("report"))
+        .filter(|p| p.is_file());
+    let mut command = match &beside {
+        Some(path) => Command::new(path),
+        None => {
+            let mut cargo = Command::new("cargo");
+            cargo
+                .args(["run", "--quiet", "--release", "-p", "efuse-report", "--"])
+                .current_dir(&context.root);
+            cargo
+        }
+    };
+    command.arg(run).arg("-o").arg(&out);
+    let shown = format!("report {} -o {}", run.display(), out.display());
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start `{shown}`"))?;
+    if !output.status.success() {
+        bail!(
+            "`{shown}` failed ({}): {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(out)
+}

@@ -1,0 +1,222 @@
+//! From the command line's place to an opener of sessions.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use efuse_model::device::Device;
+use efuse_model::environment::Place;
+use serde::{Deserialize, Serialize};
+
+use crate::catalogue::{self, Catalogue};
+use crate::cli::{AccelName, PlaceOptions};
+use crate::outside;
+use crate::session::Opener;
+use crate::session::host::{HostOpener, HostOptions};
+use crate::session::vm::{VmOpener, VmOptions};
+use crate::verbs::Context;
+
+/// Memory of the guest beside what its device takes: system, initramfs, page cache.
+const BASE_MEMORY_MIB: u64 = 1024;
+
+/// How the guest was sized, kept with the run (`guest.json`) so that `resume` boots the
+/// same one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestShape {
+    /// Processors.
+    pub vcpus: u32,
+    /// Memory, MiB.
+    pub memory_mib: u32,
+    /// `auto`, `kvm`, `tcg`.
+    pub accel: String,
+}
+
+impl GuestShape {
+    /// From the command line and the device.
+    #[must_use]
+    pub fn new(options: &PlaceOptions, device: &Device) -> Self {
+        let in_ram = match device {
+            Device::NvmeModel { size_bytes, .. } | Device::Brd { size_bytes } => {
+                size_bytes.div_ceil(1 << 20)
+            }
+            _ => 0,
+        };
+        let derived = u32::try_from(in_ram + BASE_MEMORY_MIB).unwrap_or(u32::MAX);
+        Self {
+            vcpus: options.guest.vcpus,
+            memory_mib: options.guest.memory.unwrap_or(derived),
+            accel: match options.guest.accel {
+                AccelName::Auto => "auto",
+                AccelName::Kvm => "kvm",
+                AccelName::Tcg => "tcg",
+            }
+            .to_owned(),
+        }
+    }
+
+    fn accel(&self) -> Result<efuse_guest::AccelRequest> {
+        use clap::ValueEnum as _;
+        AccelName::from_str(&self.accel, false)
+            .map(Into::into)
+            .map_err(|e| anyhow::anyhow!("accelerator {:?}: {e}", self.accel))
+    }
+
+    fn file(run: &Path) -> PathBuf {
+        run.join("guest.json")
+    }
+
+    /// Keeps it in the run's folder.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn store(&self, run: &Path) -> Result<()> {
+        let path = Self::file(run);
+        std::fs::write(&path, serde_json::to_vec_pretty(self)?)
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// If it is not there or damaged.
+    pub fn read(run: &Path) -> Result<Self> {
+        let path = Self::file(run);
+        let bytes =
+            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&bytes)
+            .with_context(|| format!("{}: not a guest's shape", path.display()))
+    }
+}
+
+/// An opener for a place, after everything that can be checked from here was checked, and
+/// the third-party controls were built.
+///
+/// # Errors
+/// If a tool, a right or memory is missing.
+pub fn opener(
+    context: &Context,
+    catalogue: &Catalogue,
+    place: Place,
+    shape: &GuestShape,
+    device: &Device,
+    systems: &[String],
+    extra_programs: &[&str],
+) -> Result<Box<dyn Opener>> {
+    outside::preflight(place)?;
+    build_controls(context)?;
+    Ok(match place {
+        Place::Host => Box::new(HostOpener::new(
+            HostOptions {
+                root: context.root.clone(),
+                bins: catalogue::host_bins(&context.root),
+                own: catalogue.own.clone(),
+            },
+            context.interrupt.clone(),
+        )),
+        Place::Vm => {
+            outside::check_memory(shape.memory_mib)?;
+            Box::new(VmOpener::new(
+                VmOptions {
+                    root: context.root.clone(),
+                    files: guest_files(catalogue, systems, extra_programs),
+                    vcpus: shape.vcpus,
+                    memory_mib: shape.memory_mib,
+                    accel: shape.accel()?,
+                    disk_bytes: match device {
+                        Device::Virtio { size_bytes } => Some(*size_bytes),
+                        _ => None,
+                    },
+                },
+                context.interrupt.clone(),
+            ))
+        }
+    })
+}
+
+/// The systems' programs, fio, mkfs.ext4, whatever more is asked for and is here, and
+/// the user's own descriptions.
+fn guest_files(
+    catalogue: &Catalogue,
+    systems: &[String],
+    extra_programs: &[&str],
+) -> Vec<(PathBuf, PathBuf)> {
+    let bins = catalogue.registry.bins();
+    let mut programs = catalogue
+        .registry
+        .programs(systems.iter().map(String::as_str));
+    for name in ["fio", "mkfs.ext4"].iter().chain(extra_programs) {
+        let found = bins
+            .find(name)
+            .or_else(|| Some(Path::new("/usr/sbin").join(name)).filter(|p| p.exists()));
+        programs.extend(found);
+    }
+    programs.sort();
+    programs.dedup();
+    let mut files: Vec<_> = programs
+        .into_iter()
+        .filter_map(|host| {
+            let there = Path::new("/bin").join(host.file_name()?);
+            Some((host, there))
+        })
+        .collect();
+    if let Some(own) = &catalogue.own {
+        files.push((own.clone(), PathBuf::from(catalogue::GUEST_SYSTEMS)));
+    }
+    files
+}
+
+/// Builds the third-party controls that the systems need, once.
+///
+/// # Errors
+/// If they cannot be stored; one that does not build only leaves its system skipped.
+pub fn build_controls(context: &Context) -> Result<()> {
+    for control in efuse_systems::controls::build_controls(&context.root)? {
+        if let Err(problem) = control.outcome {
+            eprintln!("eval: {}: {problem}", control.name);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{GuestOptions, PlaceName};
+
+    fn shape(device: &Device, memory: Option<u32>) -> GuestShape {
+        let options = PlaceOptions {
+            place: PlaceName::Vm,
+            guest: GuestOptions {
+                accel: AccelName::Tcg,
+                vcpus: 2,
+                memory,
+            },
+        };
+        GuestShape::new(&options, device)
+    }
+
+    #[test]
+    fn memory_follows_a_device_in_ram() {
+        let brd = Device::Brd {
+            size_bytes: 2 << 30,
+        };
+        let virtio = Device::Virtio {
+            size_bytes: 2 << 30,
+        };
+        assert_eq!(shape(&brd, None).memory_mib, 3072);
+        assert_eq!(shape(&virtio, None).memory_mib, 1024);
+        assert_eq!(shape(&brd, Some(4096)).memory_mib, 4096);
+    }
+
+    #[test]
+    fn a_shape_is_kept_with_the_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let shape = shape(
+            &Device::Brd {
+                size_bytes: 1 << 30,
+            },
+            None,
+        );
+        shape.store(dir.path()).unwrap();
+        assert_eq!(GuestShape::read(dir.path()).unwrap(), shape);
+    }
+}
