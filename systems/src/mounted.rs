@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::SystemError;
 use crate::bounded::{bounded, poll};
-use crate::connection::Connection;
+use crate::connection::{self, Control};
 use crate::daemon::Daemon;
 use crate::guardian::Guardian;
 use crate::mountinfo::{self, MountEntry};
@@ -33,6 +33,8 @@ pub struct Mounted {
     pub(crate) root: PathBuf,
     /// The mount, once it has been seen.
     pub(crate) entry: Option<MountEntry>,
+    /// Its connection's control, from the moment the mount has been seen.
+    pub(crate) control: Option<Control>,
     pub(crate) daemon: Option<Daemon>,
     pub(crate) guardian: Option<Guardian>,
     /// A command that unmounts instead of the system call.
@@ -60,7 +62,7 @@ impl Mounted {
     #[must_use]
     pub fn connection(&self) -> Option<u32> {
         let entry = self.entry.as_ref()?;
-        Connection::of(entry).map(|_| entry.minor)
+        connection::family(entry).map(|_| entry.minor)
     }
 
     /// Checks that the daemon runs.
@@ -106,6 +108,10 @@ impl Mounted {
         // The daemon may have died before the mount was first seen.
         if self.entry.is_none() {
             self.entry = mountinfo::at(&self.root).ok().flatten();
+            self.control = self
+                .entry
+                .as_ref()
+                .and_then(|entry| Control::open(entry, None).ok().flatten());
         }
         let mut problems = Vec::new();
         // A daemon that is dead already did not die of the unmount.
@@ -188,9 +194,9 @@ impl Mounted {
         bounded(UNMOUNT_CALL, move || umount2(&root, flags))
     }
 
-    fn abort(&self, problems: &mut Vec<String>) {
-        if let Some(connection) = self.entry.as_ref().and_then(Connection::of)
-            && let Err(e) = connection.abort()
+    fn abort(&mut self, problems: &mut Vec<String>) {
+        if let Some(control) = &mut self.control
+            && let Err(e) = control.abort()
         {
             problems.push(format!("aborting the connection failed: {e}"));
         }

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::bounded::{bounded, poll};
-use crate::connection::Connection;
+use crate::connection::Control;
 use crate::daemon::{Daemon, Launch, new_token};
 use crate::guardian::Guardian;
 use crate::mountinfo::{self, MountEntry, is_type};
@@ -95,6 +95,7 @@ impl Recipe {
             system: system.to_owned(),
             root: root.clone(),
             entry: None,
+            control: None,
             daemon: None,
             guardian: Guardian::start(&root, &token),
             unmount_with: None,
@@ -154,11 +155,6 @@ impl Recipe {
                 .map(|a| expand(a, &values).to_string_lossy().into_owned())
                 .collect()
         });
-        if self.set_background
-            && let Some(connection) = mounted.entry.as_ref().and_then(Connection::of)
-        {
-            connection.set_background(settings::MAX_BACKGROUND, settings::CONGESTION_THRESHOLD)?;
-        }
         Ok(mounted)
     }
 
@@ -222,7 +218,16 @@ impl Recipe {
         })
         .transpose()?;
         if let Some(entry) = seen {
+            let background = self
+                .set_background
+                .then_some((settings::MAX_BACKGROUND, settings::CONGESTION_THRESHOLD));
+            let control = Control::open(&entry, background);
             mounted.entry = Some(entry);
+            mounted.control = match control {
+                // Only needed to end a daemon that hangs.
+                Err(_) if !self.set_background => None,
+                control => control?,
+            };
             let root = mounted.root.clone();
             // A call that hangs is freed by the abort of the clean-up.
             match bounded(left().max(Duration::from_millis(1)), move || {

@@ -39,6 +39,7 @@ impl System for Ext4 {
             system: self.id().to_owned(),
             root: root.clone(),
             entry: None,
+            control: None,
             daemon: None,
             guardian,
             unmount_with: None,
