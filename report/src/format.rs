@@ -1,14 +1,14 @@
-//! Numbers for readers: four significant digits, thousands separated, units chosen once
+//! Numbers for readers: three or four significant digits, thousands separated, units chosen once
 //! per table so that its cells compare at a glance.
 
 use crate::metric::Metric;
 use crate::stats::Interval;
 use crate::table::{Ratio, Row};
 
-/// Four significant digits (never fewer than the integer part), thousands separated by commas.
+/// Three significant digits below 1000, four above, thousands separated by commas.
 #[must_use]
 pub fn number(value: f64) -> String {
-    significant(value, 4)
+    significant(value, if value.abs() < 1000.0 { 3 } else { 4 })
 }
 
 /// `digits` significant digits; integer digits are rounded, never dropped.
@@ -193,10 +193,12 @@ mod tests {
     fn digits_and_separators() {
         assert_eq!(number(6711.0), "6,711");
         assert_eq!(number(130_802.62), "130,800");
-        assert_eq!(number(12.825_3), "12.83");
-        assert_eq!(number(0.012_345), "0.01235");
-        assert_eq!(number(9.999_96), "10.00");
+        assert_eq!(number(12.825_3), "12.8");
+        assert_eq!(number(0.012_345), "0.0123");
+        assert_eq!(number(9.999_96), "10.0");
         assert_eq!(number(0.0), "0");
+        assert_eq!(number(999.6), "1,000");
+        assert_eq!(number(99.96), "100");
         assert_eq!(number(999_999.0), "1,000,000");
         assert_eq!(count(2_024_629), "2,024,629");
         assert_eq!(bytes(512 << 20), "512 MiB");
@@ -209,9 +211,9 @@ mod tests {
     #[test]
     fn latencies_share_one_unit() {
         let ms = Unit::of(Metric::Clat, [238.0, 130_802.0]);
-        assert_eq!(ms.with(238.0), "0.2380 ms");
+        assert_eq!(ms.with(238.0), "0.238 ms");
         let us = Unit::of(Metric::Slat, [9.79, 130_802.0]);
-        assert_eq!(us.with(9.79), "9.790 \u{b5}s");
+        assert_eq!(us.with(9.79), "9.79 \u{b5}s");
         assert_eq!(Unit::of(Metric::Iops, [1e6]).with(1e6), "1,000,000 IOPS");
     }
 

@@ -13,8 +13,9 @@ pub mod metric;
 pub mod page;
 pub mod palette;
 pub mod paper;
-pub mod stats;
 pub mod table;
+
+pub use efuse_stats as stats;
 
 mod chart;
 mod export;

@@ -272,7 +272,7 @@ fn method(page: &Page<'_>) -> Markup {
                 (plan.repetitions) " repetitions is a block that holds every cell once, in an order that was "
                 "shuffled anew for the block from seed " code { (plan.seed) } ", so that drift of the machine "
                 "falls on every system alike. Sizes and times are "
-                (format::factor(plan.scale)) "x those of the workload " code { (plan.workload) } "."
+                (super::summary::scale(plan.scale)) "x those of the workload " code { (plan.workload) } "."
             }
             p {
                 "Every repetition goes through these steps, and a failure in any of them leaves it without figures: "

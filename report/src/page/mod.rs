@@ -184,7 +184,11 @@ impl<'a> Page<'a> {
 
 /// A system's name with its colour.
 fn system_name(page: &Page<'_>, id: &str) -> Markup {
-    html! { span class=(format!("swatch s{}", page.slot(id))) aria-hidden="true" {} (id) }
+    // Only names that are longer than any built-in one may break.
+    let class = if id.len() > 18 { "sys long" } else { "sys" };
+    html! {
+        span class=(class) { span class=(format!("swatch s{}", page.slot(id))) aria-hidden="true" {} (id) }
+    }
 }
 
 /// A table that scrolls inside itself where the page is narrow.
@@ -200,8 +204,8 @@ fn ratio_cell(page: &Page<'_>, system: &str, ratio: Option<&Ratio>) -> Markup {
     match ratio {
         Some(r) => html! {
             td.num {
-                (format::ratio(r)) " "
-                @if r.interval.is_some() { small { (r.verdict.words()) } }
+                (format::ratio(r))
+                @if r.interval.is_some() { " " small.verdict { (r.verdict.words()) } }
             }
         },
         None => html! { td.num { span.none { "no ratio" } } },

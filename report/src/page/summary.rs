@@ -1,5 +1,6 @@
 //! Header and summary.
 
+use efuse_model::plan::PlannedSystem;
 use maud::{Markup, PreEscaped, html};
 
 use super::{Page, ratio_cell, scrolling, system_name};
@@ -22,8 +23,8 @@ pub fn header(page: &Page<'_>) -> Markup {
             @match page.run.emulated() {
                 Some(true) => p.banner role="note" {
                     strong { "Emulated (TCG): ratios within this run count, absolute figures do not." }
-                    " No hardware virtualisation was used: every figure is stretched by QEMU's "
-                    "emulation, and more so where more instructions run in the guest's kernel."
+                    " QEMU emulated the guest's processor: everything is slower than on hardware, and not "
+                    "by one factor, so ratios are to be read with that as well."
                 },
                 None => p.banner role="note" {
                     strong { "No environment was recorded." }
@@ -45,10 +46,19 @@ pub fn header(page: &Page<'_>) -> Markup {
                 } }
                 div { dt { "Revision" } dd { (env.map_or("not recorded", |e| &e.revision)) } }
                 div { dt { "Repetitions" } dd { (plan.repetitions) } }
-                div { dt { "Scale" } dd { (format::factor(plan.scale)) "x of the profile's sizes and times" } }
+                div { dt { "Scale" } dd { (scale(plan.scale)) "x the workload's sizes and times" } }
             }
             p.command { "Command: " code { (plan.command) } }
         }
+    }
+}
+
+/// The factor on sizes, without needless digits.
+pub fn scale(factor: f64) -> String {
+    if factor.fract() == 0.0 {
+        format!("{factor:.0}")
+    } else {
+        format::significant(factor, 3)
     }
 }
 
@@ -121,7 +131,7 @@ fn state(page: &Page<'_>) -> Markup {
                 a href="#gaps" { (skipped) @if skipped == 1 { " system" } @else { " systems" } " skipped" } ". "
             }
             @if !run.damaged.is_empty() {
-                a href="#gaps" { (run.damaged.len()) " unreadable lines" } "."
+                a href="#gaps" { (run.damaged.len()) " unreadable line" @if run.damaged.len() != 1 { "s" } } "."
             }
         }
     }
@@ -187,7 +197,8 @@ fn forest(page: &Page<'_>, base: &str) -> Result<Markup, ReportError> {
                 slot: 0,
                 content: Content::Heading,
             });
-            for s in plan.systems.iter().filter(|s| s.id != base) {
+            let measured = |s: &&PlannedSystem| s.id != base && s.skipped.is_none();
+            for s in plan.systems.iter().filter(measured) {
                 let row = page.row(&test.id, &s.id, op, Metric::Iops);
                 let content = match row.and_then(|r| r.ratio.as_ref()) {
                     Some(r) => {

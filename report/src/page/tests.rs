@@ -73,24 +73,21 @@ fn figure(
     metric: Metric,
 ) -> Result<Markup, ReportError> {
     let ops = page.ops(test);
-    // One axis for both directions, so that they compare.
-    let rows = || {
-        ops.iter()
-            .flat_map(|op| page.table.across(&test.id, *op, metric))
-    };
-    let mut values: Vec<f64> = rows()
-        .flat_map(|r| r.points.iter().map(|p| p.value))
+    // One kind of axis for both directions, each with its own range.
+    let values: Vec<Vec<f64>> = ops
+        .iter()
+        .map(|op| {
+            page.table
+                .across(&test.id, *op, metric)
+                .flat_map(|r| r.points.iter().map(|p| p.value))
+                .collect()
+        })
         .collect();
-    values.extend(
-        rows()
-            .filter_map(|r| r.interval)
-            .flat_map(|i| [i.low, i.high]),
-    );
-    let unit = Unit::of(metric, values.iter().copied());
-    let scale = Scale::bars(values);
-    let log = scale.is_log();
+    let unit = Unit::of(metric, values.iter().flatten().copied());
+    let log = values.iter().any(|v| Scale::needs_log(v));
     let mut panels = Vec::new();
-    for op in &ops {
+    for (op, values) in ops.iter().zip(&values) {
+        let scale = Scale::bars(values, log);
         panels.push((op, panel(page, test, *op, metric, &scale, unit)?));
     }
     let id = format!("fig-{index}-{}", metric.key());
@@ -103,15 +100,23 @@ fn figure(
                 }
             }
             figcaption {
-                (test.id) ", " (metric.title()) " in " (unit.name) ". "
-                @if log { "Logarithmic axis, so diamonds instead of bars: median; " }
-                @else { "Bars: median; " }
+                (test.id) ", " (what(metric, unit)) ". "
+                @if log { "Diamond (the logarithmic axis has no zero for a bar): median; " }
+                @else { "Bar: median; " }
                 "points: each repetition; whiskers: 95 % bootstrap interval of the median. "
                 (sentence(metric)) (page.mark())
             }
             (figure_table(page, test, metric, &ops, unit))
         }
     })
+}
+
+fn what(metric: Metric, unit: Unit) -> String {
+    match metric {
+        Metric::Iops => "requests completed per second".to_owned(),
+        Metric::Throughput => format!("bytes moved per second, in {}", unit.name),
+        _ => format!("mean {}, in {}", lower_first(metric.title()), unit.name),
+    }
 }
 
 fn sentence(metric: Metric) -> String {
@@ -219,6 +224,7 @@ fn lower_first(text: &str) -> String {
 
 fn figure_table(page: &Page<'_>, test: &Test, metric: Metric, ops: &[Op], unit: Unit) -> Markup {
     let label = format!("{}, {} as a table", test.id, metric.title());
+    let columns = if page.base().is_some() { 2 } else { 1 };
     let table = html! {
         table {
             thead { tr {
@@ -226,19 +232,21 @@ fn figure_table(page: &Page<'_>, test: &Test, metric: Metric, ops: &[Op], unit: 
                 @for op in ops {
                     th.num scope="col" { (op.name()) ", " (unit.name) }
                     @if let Some(base) = page.base() {
-                        th.num scope="col" { (op.name()) " : " (base) }
+                        th.num scope="col" { (op.name()) " to " (base) }
                     }
                 }
             } }
             tbody { @for s in page.systems() { tr {
                 th scope="row" { (system_name(page, &s.id)) }
-                @for op in ops {
-                    @if let Some(row) = page.row(&test.id, &s.id, *op, metric) {
-                        td.num { (unit.row(row)) }
-                        @if page.base().is_some() { (ratio_cell(page, &s.id, row.ratio.as_ref())) }
-                    } @else {
-                        td.none colspan=[page.base().map(|_| 2)] {
-                            (page.why_missing(&test.id, &s.id, *op))
+                @if page.run.of(&test.id, &s.id).next().is_none() {
+                    td.none colspan=(ops.len() * columns) { (page.run.why_missing(&test.id, &s.id)) }
+                } @else {
+                    @for op in ops {
+                        @if let Some(row) = page.row(&test.id, &s.id, *op, metric) {
+                            td.num { (unit.row(row)) }
+                            @if columns == 2 { (ratio_cell(page, &s.id, row.ratio.as_ref())) }
+                        } @else {
+                            td.none colspan=(columns) { (page.why_missing(&test.id, &s.id, *op)) }
                         }
                     }
                 }

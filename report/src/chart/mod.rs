@@ -8,158 +8,34 @@
 //! decoded after drawing into CSS classes, so that the page's style sheet decides how a
 //! mark looks in the light theme, in the dark one and in print.
 
-use std::fmt::Write as _;
+mod scale;
+mod theme;
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use self::scale::{bounds, tick_text};
+use self::theme::{Role, escape, themed};
 use crate::error::ReportError;
 use crate::stats::Interval;
 
-const WIDTH: i32 = 440;
+pub use self::scale::Scale;
+
+const WIDTH: i32 = 400;
 const LEFT: i32 = 8;
 const RIGHT: i32 = 22;
-const ROW: i32 = 36;
+const ROW: i32 = 40;
 const HEADING: i32 = 24;
 /// Height of the words above a row's marks.
 const WORDS: i32 = 15;
-const BAR: i32 = 12;
+const BAR: i32 = 14;
+/// How far points lie above and below the middle of a row.
+const SPREAD: i32 = 7;
 const AXIS: i32 = 36;
 /// Widths of a character in the widest of the fonts that the style sheet may end at
 /// (DejaVu Sans, 12 px): a bold name, and anything else. Tenths of a pixel.
 const BOLD_CHAR: i32 = 83;
 const CHAR: i32 = 74;
-
-/// Beyond this ratio of largest to smallest, a linear axis hides the smallest.
-const LOG_FROM: f64 = 15.0;
-
-/// An axis from `min` to `max`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Scale {
-    log: bool,
-    min: f64,
-    max: f64,
-    ticks: Vec<f64>,
-}
-
-impl Scale {
-    /// For bars: from zero, or logarithmic where the spread needs it.
-    pub fn bars(values: impl IntoIterator<Item = f64>) -> Self {
-        let v: Vec<f64> = values.into_iter().collect();
-        let (min, max) = bounds(&v);
-        if v.iter().all(|v| *v > 0.0) && !v.is_empty() && max / min > LOG_FROM {
-            Self::logarithmic(min, max)
-        } else {
-            Self::linear(0.0, if max > 0.0 { max } else { 1.0 })
-        }
-    }
-
-    /// For marks without bars, which need no zero: logarithmic above a factor of three.
-    pub fn marks(values: impl IntoIterator<Item = f64>) -> Self {
-        let v: Vec<f64> = values.into_iter().collect();
-        let (min, max) = bounds(&v);
-        if v.is_empty() {
-            Self::linear(0.0, 1.0)
-        } else if min > 0.0 && max / min > 3.0 {
-            Self::logarithmic(min, max)
-        } else {
-            let room = ((max - min) * 0.1)
-                .max(max.abs() * 0.02)
-                .max(f64::MIN_POSITIVE);
-            Self::linear(min - room, max + room)
-        }
-    }
-
-    /// Whether the axis is logarithmic.
-    pub const fn is_log(&self) -> bool {
-        self.log
-    }
-
-    fn linear(min: f64, max: f64) -> Self {
-        let raw = (max - min) / 4.0;
-        let power = 10f64.powf(raw.log10().floor());
-        let step = [1.0, 2.0, 2.5, 5.0, 10.0]
-            .into_iter()
-            .map(|m| m * power)
-            .find(|s| *s >= raw)
-            .unwrap_or(10.0 * power);
-        // From zero the axis ends on a tick; elsewhere the ticks lie inside.
-        let max = if min == 0.0 {
-            (max / step).ceil() * step
-        } else {
-            max
-        };
-        let first = (min / step).ceil() as i64;
-        let last = (max / step + 1e-9).floor() as i64;
-        Self {
-            log: false,
-            min,
-            max,
-            ticks: (first..=last).map(|i| i as f64 * step).collect(),
-        }
-    }
-
-    fn logarithmic(min: f64, max: f64) -> Self {
-        // 1-2-5 steps around the values; both ends are ticks.
-        let (low, high) = (step_below(min), step_above(max));
-        let decades = (high / low).log10();
-        let mantissas: &[f64] = if decades <= 2.1 {
-            &[1.0, 2.0, 5.0]
-        } else {
-            &[1.0]
-        };
-        let every = if decades > 7.0 { 2 } else { 1 };
-        let first = low.log10().floor() as i32;
-        let last = high.log10().ceil() as i32;
-        let ticks = (first..=last)
-            .filter(|e| (e - first) % every == 0)
-            .flat_map(|e| mantissas.iter().map(move |m| m * 10f64.powi(e)))
-            .filter(|t| *t >= low * 0.999 && *t <= high * 1.001)
-            .collect();
-        Self {
-            log: true,
-            min: low,
-            max: high,
-            ticks,
-        }
-    }
-
-    /// Pixel of a value.
-    fn x(&self, value: f64) -> i32 {
-        let share = if self.log {
-            (value.max(self.min) / self.min).ln() / (self.max / self.min).ln()
-        } else {
-            (value - self.min) / (self.max - self.min)
-        };
-        let span = f64::from(WIDTH - LEFT - RIGHT);
-        LEFT + (share.clamp(0.0, 1.0) * span).round() as i32
-    }
-}
-
-fn bounds(v: &[f64]) -> (f64, f64) {
-    v.iter()
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| {
-            (a.min(*v), b.max(*v))
-        })
-}
-
-fn step_below(v: f64) -> f64 {
-    let p = 10f64.powf(v.log10().floor());
-    [5.0, 2.0, 1.0]
-        .into_iter()
-        .map(|m| m * p)
-        .find(|s| *s <= v * 1.0001)
-        .unwrap_or(p)
-}
-
-fn step_above(v: f64) -> f64 {
-    let p = 10f64.powf(v.log10().floor());
-    [1.0, 2.0, 5.0, 10.0]
-        .into_iter()
-        .map(|m| m * p)
-        .find(|s| *s >= v * 0.9999)
-        .unwrap_or(10.0 * p)
-}
 
 /// The form of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,49 +117,6 @@ pub struct Chart {
     pub lines: Vec<Line>,
 }
 
-/// Roles of what is drawn: the first byte of a colour code.
-#[derive(Clone, Copy)]
-enum Role {
-    Grid = 1,
-    Reference,
-    Bar,
-    Whisker,
-    Point,
-    Mark,
-    Hollow,
-    Join,
-    Track,
-    Name,
-    Value,
-    Tick,
-    Missing,
-    Heading,
-}
-
-impl Role {
-    const ALL: [(Self, &str); 14] = [
-        (Self::Grid, "grid"),
-        (Self::Reference, "ref"),
-        (Self::Bar, "bar"),
-        (Self::Whisker, "whisker"),
-        (Self::Point, "pt"),
-        (Self::Mark, "mark"),
-        (Self::Hollow, "hollow"),
-        (Self::Join, "join"),
-        (Self::Track, "track"),
-        (Self::Name, "t-name"),
-        (Self::Value, "t-value"),
-        (Self::Tick, "t-tick"),
-        (Self::Missing, "t-miss"),
-        (Self::Heading, "t-head"),
-    ];
-
-    /// The last byte tells our codes from any colour that plotters might add.
-    const fn code(self, slot: u8) -> RGBColor {
-        RGBColor(self as u8, slot, 0xA7)
-    }
-}
-
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type Drawn = Result<(), String>;
 
@@ -342,7 +175,7 @@ impl Painter<'_> {
             Shape::Triangle => &[(0, -6), (6, 5), (-6, 5)],
             Shape::Square => &[(-5, -5), (5, -5), (5, 5), (-5, 5)],
             Shape::Hollow => &[(-5, -5), (5, -5), (5, 5), (-5, 5)],
-            Shape::Diamond => &[(0, -7), (6, 0), (0, 7), (-6, 0)],
+            Shape::Diamond => &[(0, -6), (6, 0), (0, 6), (-6, 0)],
         };
         let corners: Vec<_> = corners.iter().map(|(dx, dy)| (x + dx, y + dy)).collect();
         self.area
@@ -437,7 +270,7 @@ impl Chart {
             };
             p.text(Role::Tick, 0, (at, bottom + 5), h, &text)?;
         }
-        let axis = if self.scale.log {
+        let axis = if self.scale.is_log() {
             format!("{} (logarithmic)", self.axis)
         } else {
             self.axis.clone()
@@ -447,7 +280,7 @@ impl Chart {
 
     fn line(&self, p: &mut Painter<'_>, line: &Line, y: i32) -> Drawn {
         let slot = line.slot;
-        let middle = y + WORDS + BAR / 2 + 2;
+        let middle = y + WORDS + BAR / 2 + 4;
         let words = match &line.content {
             Content::Heading => {
                 return p.text(Role::Heading, slot, (LEFT, y + 8), HPos::Left, &line.name);
@@ -487,7 +320,7 @@ impl Chart {
             return Ok(());
         };
         let x = |v: f64| self.scale.x(v);
-        if self.bars && !self.scale.log {
+        if self.bars && !self.scale.is_log() {
             if let Some(m) = median {
                 let top = middle - BAR / 2;
                 p.rect(Role::Bar, slot, (LEFT, top), (x(*m), top + BAR))?;
@@ -501,6 +334,17 @@ impl Chart {
                 1,
             )?;
         }
+        // Repetitions are spread over the row's height, in order, so that equal ones show.
+        let n = i32::try_from(points.len()).unwrap_or(1).max(1);
+        for (i, (value, tip)) in points.iter().enumerate() {
+            let i = i32::try_from(i).unwrap_or(0);
+            let dy = if n == 1 {
+                0
+            } else {
+                -SPREAD + 2 * SPREAD * i / (n - 1)
+            };
+            p.point(slot, (x(*value), middle + dy), tip)?;
+        }
         if let Some(i) = interval {
             let (a, b) = (x(i.low), x(i.high));
             p.line(Role::Whisker, slot, (a, middle), (b, middle), 2)?;
@@ -508,13 +352,10 @@ impl Chart {
                 p.line(Role::Whisker, slot, (end, middle - 5), (end, middle + 5), 2)?;
             }
         }
-        if let (Some(m), false) = (median, self.bars && !self.scale.log) {
-            p.mark(
-                slot,
-                (x(*m), middle),
-                Shape::Diamond,
-                &format!("{}: {words}", line.name),
-            )?;
+        // On top: with few repetitions one of them lies under it.
+        if let (Some(m), false) = (median, self.bars && !self.scale.is_log()) {
+            let tip = format!("{}: {words}", line.name);
+            p.mark(slot, (x(*m), middle), Shape::Diamond, &tip)?;
         }
         if self.joined && marks.len() > 1 {
             let (low, high) = bounds(&marks.iter().map(|m| m.value).collect::<Vec<_>>());
@@ -523,28 +364,7 @@ impl Chart {
         for mark in marks {
             p.mark(slot, (x(mark.value), middle), mark.shape, &mark.tip)?;
         }
-        // Repetitions are spread over the row's height, in order, so that equal ones show.
-        let n = i32::try_from(points.len()).unwrap_or(1).max(1);
-        for (i, (value, tip)) in points.iter().enumerate() {
-            let i = i32::try_from(i).unwrap_or(0);
-            let dy = if n == 1 { 0 } else { -5 + 10 * i / (n - 1) };
-            p.point(slot, (x(*value), middle + dy), tip)?;
-        }
         Ok(())
-    }
-}
-
-fn tick_text(v: f64) -> String {
-    if v.abs() >= 1000.0 {
-        return crate::format::number(v);
-    }
-    // Steps are 1, 2, 2.5 or 5 times a power of ten: six decimals hold them without noise.
-    let text = format!("{v:.6}");
-    let text = text.trim_end_matches('0').trim_end_matches('.');
-    if text == "-0" {
-        "0".to_owned()
-    } else {
-        text.to_owned()
     }
 }
 
@@ -561,77 +381,6 @@ fn shorten(text: &str, room: usize) -> String {
     out.truncate(out.trim_end().len());
     out.push('\u{2026}');
     out
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-}
-
-/// Replaces the root element by `open`, colour codes by classes, and gives marks their
-/// words. plotters writes one element per line.
-fn themed(raw: &str, open: &str, tips: &[String]) -> Result<String, String> {
-    let mut out = String::with_capacity(raw.len());
-    out.push_str(open);
-    out.push('\n');
-    let mut tips = tips.iter();
-    for line in raw.lines().skip(1) {
-        let line = line
-            .replace(" opacity=\"1\"", "")
-            .replace(" font-family=\"sans-serif\"", "");
-        let Some((attribute, code)) = colour_code(&line) else {
-            out.push_str(&line);
-            out.push('\n');
-            continue;
-        };
-        let (kind, slot) = decode(&code)?;
-        let class = format!("class=\"{kind} s{slot}\"");
-        let mut line = line.replace(&format!("{attribute}=\"#{code}\""), &class);
-        if line.starts_with("<text") {
-            // The style sheet sets the size.
-            if let Some(from) = line.find(" font-size=\"") {
-                let value = from + " font-size=\"".len();
-                if let Some(end) = line[value..].find('"') {
-                    line.replace_range(from..=value + end, "");
-                }
-            }
-        }
-        if matches!(kind, "pt" | "mark" | "hollow") {
-            let tip = tips.next().ok_or("a mark without words")?;
-            let element = line[1..].split(' ').next().unwrap_or_default().to_owned();
-            let start = line
-                .strip_suffix("/>")
-                .ok_or("a mark that is not one element")?;
-            line = format!("{start}><title>{}</title></{element}>", escape(tip));
-        }
-        let _ = writeln!(out, "{line}");
-    }
-    if tips.next().is_some() {
-        return Err("words without a mark".to_owned());
-    }
-    Ok(out)
-}
-
-/// The attribute that carries a colour, and its six digits.
-fn colour_code(line: &str) -> Option<(&'static str, String)> {
-    ["fill", "stroke"].into_iter().find_map(|attribute| {
-        let from = line.find(&format!(" {attribute}=\"#"))? + attribute.len() + 4;
-        Some((attribute, line.get(from..from + 6)?.to_owned()))
-    })
-}
-
-fn decode(code: &str) -> Result<(&'static str, u8), String> {
-    let byte = |i: usize| u8::from_str_radix(&code[i..i + 2], 16).ok();
-    let (Some(role), Some(slot), Some(0xA7)) = (byte(0), byte(2), byte(4)) else {
-        return Err(format!("a fixed colour #{code} instead of a code"));
-    };
-    Role::ALL
-        .iter()
-        .find(|(r, _)| *r as u8 == role)
-        .map(|(_, class)| (*class, slot))
-        .ok_or_else(|| format!("an unknown colour code #{code}"))
 }
 
 #[cfg(test)]
@@ -673,41 +422,14 @@ mod tests {
     }
 
     #[test]
-    fn bars_start_at_zero_until_the_spread_needs_a_logarithm() {
-        let s = Scale::bars([100.0, 900.0]);
-        assert_eq!((s.log, s.min, s.max), (false, 0.0, 1000.0));
-        assert_eq!(s.ticks, [0.0, 250.0, 500.0, 750.0, 1000.0]);
-        let s = Scale::bars([9.79, 1104.0]);
-        assert_eq!((s.log, s.min, s.max), (true, 5.0, 2000.0));
-        assert!(!Scale::bars([0.0, 1000.0]).log, "a zero has no logarithm");
-        assert!(!Scale::bars([]).log);
-        let s = Scale::marks([0.97, 1.06]);
-        assert!(!s.log && s.ticks.len() >= 3, "{s:?}");
-    }
-
-    #[test]
-    fn positions_stay_inside() {
-        for s in [
-            Scale::bars([1.0, 2.0]),
-            Scale::bars([1.0, 1e6]),
-            Scale::marks([1.0, 1.0]),
-        ] {
-            for v in [-1.0, 0.0, 1.0, 2.0, 1e9] {
-                assert!((LEFT..=WIDTH - RIGHT).contains(&s.x(v)), "{s:?} {v}");
-            }
-        }
-        let s = Scale::bars([1.0, 1000.0]);
-        assert_eq!(s.x(1.0), LEFT);
-        assert_eq!(s.x(1000.0), WIDTH - RIGHT);
-    }
-
-    #[test]
     fn no_fixed_colour_is_left_and_every_point_has_words() {
         let lines = vec![
             line("fuse", data(100.0, &[90.0, 100.0, 110.0])),
             line("x", Content::Missing("skipped: no <such> thing".into())),
         ];
-        let svg = chart(lines, Scale::bars([90.0, 110.0])).svg().unwrap();
+        let svg = chart(lines, Scale::bars(&[90.0, 110.0], false))
+            .svg()
+            .unwrap();
         assert!(!svg.contains('#'), "{svg}");
         assert!(!svg.contains("http"), "{svg}");
         assert_eq!(svg.matches("class=\"pt s3\"").count(), 3);
@@ -725,17 +447,11 @@ mod tests {
             line("a", data(1.0, &[1.0])),
             line("b", data(1000.0, &[1000.0])),
         ];
-        let svg = chart(lines, Scale::bars([1.0, 1000.0])).svg().unwrap();
+        let svg = chart(lines, Scale::bars(&[1.0, 1000.0], true))
+            .svg()
+            .unwrap();
         assert_eq!(svg.matches("class=\"bar").count(), 0);
         assert_eq!(svg.matches("<polygon").count(), 2);
         assert!(svg.contains("IOPS (logarithmic)"));
-    }
-
-    #[test]
-    fn ticks_read_well() {
-        assert_eq!(tick_text(0.1 + 0.2), "0.3");
-        assert_eq!(tick_text(250.0), "250");
-        assert_eq!(tick_text(20_000.0), "20,000");
-        assert_eq!(tick_text(0.0), "0");
     }
 }
