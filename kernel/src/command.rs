@@ -1,6 +1,5 @@
 //! Running the programs that do the work: apt, dpkg, tar, make.
 
-use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
@@ -101,26 +100,6 @@ pub fn stream(
     Ok(status)
 }
 
-/// As [`stream`], where an unsuccessful end is an error with the last lines printed.
-///
-/// # Errors
-/// When it cannot be started, or ends with an error.
-pub fn run(command: &mut Command, line: &mut dyn FnMut(&str)) -> Result<(), KernelError> {
-    let mut tail = VecDeque::with_capacity(TAIL);
-    let status = stream(command, &mut |text| {
-        if tail.len() == TAIL {
-            tail.pop_front();
-        }
-        tail.push_back(text.to_owned());
-        line(text);
-    })?;
-    if status.success() {
-        return Ok(());
-    }
-    let tail = Vec::from(tail).join("\n");
-    Err(failed(command, status, tail))
-}
-
 fn read_lines(reader: impl Read, line: &mut dyn FnMut(&str)) -> io::Result<()> {
     let mut reader = BufReader::new(reader);
     let mut bytes = Vec::new();
@@ -156,7 +135,8 @@ mod tests {
         let mut seen = Vec::new();
         let mut command = new("sh");
         command.args(["-c", "echo one; echo two >&2; printf three"]);
-        run(&mut command, &mut |line| seen.push(line.to_owned())).unwrap();
+        let status = stream(&mut command, &mut |line| seen.push(line.to_owned())).unwrap();
+        assert!(status.success());
         assert_eq!(seen, ["one", "two", "three"]);
     }
 

@@ -62,6 +62,17 @@ pub enum KernelError {
         /// What was found, and what is missing of it.
         detail: String,
     },
+    /// The packages were found and cannot be downloaded.
+    #[error(
+        "apt cannot download kernel {release}: {detail}; check the network and apt's sources, \
+         then try again"
+    )]
+    Download {
+        /// The kernel.
+        release: String,
+        /// apt's first complaint.
+        detail: String,
+    },
     /// A package does not hold what it should.
     #[error("the package {package} holds no {what}: its layout is not one this tool knows")]
     PackageLayout {
@@ -119,6 +130,14 @@ pub enum KernelError {
         /// The folder.
         path: PathBuf,
         /// What is missing or different.
+        why: String,
+    },
+    /// The given folder does not hold the series as commits.
+    #[error("cannot take the series from {}: {why}", path.display())]
+    NotASeries {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing.
         why: String,
     },
     /// The running kernel cannot take the module.

@@ -113,13 +113,16 @@ pub fn ensure(layout: &Layout, progress: &mut dyn FnMut(&str)) -> Result<Package
 /// The newest kernel apt offers after its lists were renewed. Needs the lock.
 ///
 /// # Errors
-/// As [`ensure`], and when the lists cannot be renewed.
+/// As [`ensure`].
 pub fn update(layout: &Layout, progress: &mut dyn FnMut(&str)) -> Result<Packages, KernelError> {
     renew_lists(progress)?;
     let newest = apt::select()?;
     match current(layout) {
         Some(packages) if packages.selection == newest => {
-            progress(&format!("{} is the newest kernel", newest.release));
+            progress(&format!(
+                "{} is the newest kernel in apt's lists",
+                newest.release
+            ));
             Ok(packages)
         }
         _ => fetch(layout, newest, progress),
@@ -130,21 +133,38 @@ pub fn update(layout: &Layout, progress: &mut dyn FnMut(&str)) -> Result<Package
 /// container) where they were never fetched or were removed to save space.
 fn select(progress: &mut dyn FnMut(&str)) -> Result<Selection, KernelError> {
     match apt::select() {
-        Err(none @ KernelError::NoPackages { .. }) => {
-            // Without root or network the lists stay as they are, and so does the answer.
-            renew_lists(progress).map_err(|_| none)?;
+        Err(KernelError::NoPackages { .. }) => {
+            renew_lists(progress)?;
             apt::select()
         }
         result => result,
     }
 }
 
+/// A list that cannot be renewed (no network, no root, or one broken source of many) is told and
+/// no error: the lists at hand may do.
 fn renew_lists(progress: &mut dyn FnMut(&str)) -> Result<(), KernelError> {
     progress("renewing apt's package lists");
-    command::run(
-        command::new(command::find("apt-get", "apt")?).args(["-q", "update"]),
-        &mut |_| {},
-    )
+    let mut update = command::new(command::find("apt-get", "apt")?);
+    update.args(["-q", "-o", "APT::Update::Error-Mode=any", "update"]);
+    let mut complaint = None;
+    let status = command::stream(&mut update, &mut |line| {
+        note_complaint(line, &mut complaint);
+    })?;
+    if !status.success() {
+        let detail = complaint.unwrap_or_else(|| status.to_string());
+        progress(&format!(
+            "not all of them could be renewed, going on with what there is: {detail}"
+        ));
+    }
+    Ok(())
+}
+
+/// Keeps apt's first error line.
+fn note_complaint(line: &str, complaint: &mut Option<String>) {
+    if let Some(text) = line.strip_prefix("E: ") {
+        complaint.get_or_insert_with(|| text.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
 }
 
 fn fetch(
@@ -186,13 +206,11 @@ fn download(
         .into_iter()
         .filter(|name| find_deb(&folder, name, &selection.version).is_none())
         .collect();
-    if !missing.is_empty()
-        && let Err(first) = apt_download(&folder, selection, &missing, progress)
-    {
+    if !missing.is_empty() && apt_download(&folder, selection, &missing, progress).is_err() {
         // The usual reason is that the lists are old and the archive has moved on. The version
         // then may be gone altogether; the error of the second attempt says so.
         progress("the download failed; trying again with new package lists");
-        renew_lists(progress).map_err(|_| first)?;
+        renew_lists(progress)?;
         apt_download(&folder, selection, &missing, progress)?;
     }
     selection
@@ -234,11 +252,19 @@ fn apt_download(
                 .iter()
                 .map(|name| format!("{name}={}", selection.version)),
         );
-    command::run(&mut command, &mut |line| {
+    let mut complaint = None;
+    let status = command::stream(&mut command, &mut |line| {
         if let Some((package, size)) = announced(line, names) {
             progress(&format!("downloading {package} ({size})"));
         }
+        note_complaint(line, &mut complaint);
     })?;
+    if !status.success() {
+        return Err(KernelError::Download {
+            release: selection.release.clone(),
+            detail: complaint.unwrap_or_else(|| status.to_string()),
+        });
+    }
     for name in names {
         let Some(deb) = find_deb(&incoming, name, &selection.version) else {
             continue;
@@ -413,6 +439,19 @@ mod tests {
         );
         assert_eq!(announced("Fetched 204 MB in 1s (165 MB/s)", &names), None);
         assert_eq!(announced("Reading package lists...", &names), None);
+    }
+
+    #[test]
+    fn of_apts_complaints_the_first_is_kept() {
+        let mut complaint = None;
+        for line in [
+            "Err:1 http://x",
+            "E: Failed to fetch  http://x   404",
+            "E: Second",
+        ] {
+            note_complaint(line, &mut complaint);
+        }
+        assert_eq!(complaint.as_deref(), Some("Failed to fetch http://x 404"));
     }
 
     #[test]

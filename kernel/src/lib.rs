@@ -8,12 +8,13 @@
 //! cached under `<root>/target/kernel/`; a second call works offline and builds only what changed.
 //!
 //! The same composed source goes into any 6.12 tree ([`tree`]) or onto the running kernel
-//! ([`host`]).
+//! ([`host`]). [`edit`] turns the patches into commits and back.
 
 pub mod apt;
 pub mod cache;
 pub mod command;
 pub mod diff;
+pub mod edit;
 pub mod error;
 pub mod fetch;
 pub mod host;

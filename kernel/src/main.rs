@@ -28,6 +28,10 @@ enum Verb {
     Show(verbs::show::Args),
     /// Put the module into a 6.12 kernel source tree, as fs/efuse
     Apply(verbs::apply::Args),
+    /// Unpack the series as commits of a git repository, to work on it
+    Edit(verbs::edit::Args),
+    /// Make the series anew from the commits of such a repository
+    Save(verbs::save::Args),
     /// Build for the running kernel and load the module into it
     Host,
     /// Remove what was built
@@ -42,6 +46,8 @@ fn main() -> ExitCode {
         Verb::Update => verbs::update::run(root),
         Verb::Show(args) => verbs::show::run(root, &args),
         Verb::Apply(args) => verbs::apply::run(root, &args),
+        Verb::Edit(args) => verbs::edit::run(root, &args),
+        Verb::Save(args) => verbs::save::run(root, &args),
         Verb::Host => verbs::host::run(root),
         Verb::Clean(args) => verbs::clean::run(root, &args),
     };

@@ -106,12 +106,20 @@ impl Series {
         self.ours.keys().map(String::as_str)
     }
 
+    /// What the module takes of the `fs/fuse` in `folder`, unchanged.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn base(folder: &Path) -> Result<Files, KernelError> {
+        cache::read_files(folder, is_theirs)
+    }
+
     /// The complete source of the module, made from the `fs/fuse` in `folder`.
     ///
     /// # Errors
     /// When a patch does not apply, or one of our files has the name of one of theirs.
     pub fn compose(&self, folder: &Path) -> Result<Files, KernelError> {
-        let mut files = cache::read_files(folder, is_theirs)?;
+        let mut files = Self::base(folder)?;
         for patch in &self.patches {
             patch.apply(FOLDER, &mut files)?;
         }

@@ -3,7 +3,9 @@
 pub mod apply;
 pub mod build;
 pub mod clean;
+pub mod edit;
 pub mod host;
+pub mod save;
 pub mod show;
 pub mod update;
 
