@@ -36,6 +36,7 @@ static ssize_t version_show(struct kobject *kobj, struct kobj_attribute *attr,
 {
 	return sysfs_emit(buf, "%s\n", EFUSE_VERSION);
 }
+
 static struct kobj_attribute version_attr = __ATTR_RO(version);
 
 static ssize_t abi_show(struct kobject *kobj, struct kobj_attribute *attr,
@@ -43,6 +44,7 @@ static ssize_t abi_show(struct kobject *kobj, struct kobj_attribute *attr,
 {
 	return sysfs_emit(buf, "%d.%d\n", EFUSE_ABI_MAJOR, EFUSE_ABI_MINOR);
 }
+
 static struct kobj_attribute abi_attr = __ATTR_RO(abi);
 
 static ssize_t features_show(struct kobject *kobj, struct kobj_attribute *attr,
@@ -57,6 +59,7 @@ static ssize_t features_show(struct kobject *kobj, struct kobj_attribute *attr,
 	len += sysfs_emit_at(buf, len, "\n");
 	return len;
 }
+
 static struct kobj_attribute features_attr = __ATTR_RO(features);
 
 static struct attribute *efuse_attrs[] = {
