@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use efuse_model::environment::{Accelerator, Environment, Place};
@@ -53,6 +54,8 @@ impl AgentOptions {
     }
 }
 
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
 /// Measures cells and runs checks on this machine.
 #[derive(Debug)]
 pub struct Agent {
@@ -85,7 +88,9 @@ impl Agent {
             .map_err(AgentError::io(&options.state, "find the folder"))?;
         let options = AgentOptions { state, ..options };
         sweep(&options.state);
-        let own = format!("agent-{}", std::process::id());
+        // Two agents of one process are told apart by the number.
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let own = format!("agent-{}.{number}", std::process::id());
         let folder = options.state.join(&own);
         private_folder(&folder)?;
         let backing = options.backing.clone().or_else(ram_folder);
@@ -138,8 +143,10 @@ impl Agent {
             .collect()
     }
 
-    /// Its own folder.
-    pub(crate) fn folder(&self) -> &Path {
+    /// Its own folder in the state folder: `lower` and `mnt` are the mount points of a
+    /// running cell.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
         &self.folder
     }
 
@@ -214,7 +221,13 @@ fn dead_folders(parent: &Path, prefix: &str) -> Vec<PathBuf> {
         .filter(|entry| {
             let name = entry.file_name();
             name.to_str()
-                .and_then(|n| n.strip_prefix(prefix)?.parse::<u32>().ok())
+                .and_then(|n| {
+                    n.strip_prefix(prefix)?
+                        .split('.')
+                        .next()?
+                        .parse::<u32>()
+                        .ok()
+                })
                 .is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
         })
         .map(|entry| entry.path())

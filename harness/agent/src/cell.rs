@@ -178,7 +178,11 @@ impl Trial<'_> {
         let mut measured = match measured {
             Ok(measured) => measured,
             Err(e) => {
-                let e = diagnose(e, &mut mounted);
+                // What breaks once the watchdog has struck is its doing.
+                let e = match self.limit.check() {
+                    Err(gave_up) => gave_up,
+                    Ok(()) => diagnose(e, &mut mounted),
+                };
                 drop(mounted);
                 self.watchdog.watch(None, None);
                 return Err(e);
@@ -291,8 +295,7 @@ impl Trial<'_> {
 
 /// An I/O error of a system whose daemon is dead is the daemon's.
 fn diagnose(error: AgentError, mounted: &mut Mounted) -> AgentError {
-    // Whoever gave up has killed the daemon.
-    if error.gave_up() || matches!(error, AgentError::System(_)) {
+    if matches!(error, AgentError::System(_)) {
         return error;
     }
     let end = Instant::now() + DEATH_NOTICE;

@@ -1,17 +1,284 @@
-//! Integration checks.
-use crate::agent::Agent;
+//! Integration checks: what a file system has to do right before its speed matters.
+//!
+//! Each check gets a system mounted over a small fresh ext4 of its own.
+
+mod bytes;
+mod concurrent;
+mod daemon_killed;
+mod fsx;
+mod module;
+mod pjdfstest;
+mod posix;
+
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-/// r
-#[derive(Debug, Default)]
+
+use efuse_model::device::Device;
+use efuse_model::environment::Place;
+use efuse_systems::{MountContext, Mounted};
+
+use crate::agent::Agent;
+use crate::device::BlockDevice;
+use crate::error::AgentError;
+use crate::limit::{Limit, Watchdog};
+use crate::lowerfs::{Atime, LowerFs};
+
+/// Size of the lower file system of a check.
+const DEVICE_BYTES: u64 = 256 << 20;
+
+/// The systems a check is meant for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applies {
+    /// Every system.
+    Every,
+    /// Those with a daemon.
+    WithDaemon,
+    /// These.
+    Only(&'static [&'static str]),
+}
+
+/// One check.
+#[derive(Clone, Copy, Debug)]
+pub struct Check {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// One line.
+    pub title: &'static str,
+    /// The systems it is meant for.
+    pub applies: Applies,
+    run: fn(&mut Site<'_>) -> Result<String, Trouble>,
+}
+
+impl Check {
+    /// Whether the check says something about this system.
+    #[must_use]
+    pub fn applies_to(&self, system: &str) -> bool {
+        match self.applies {
+            Applies::Every => true,
+            // The lower file system itself is the one that has none.
+            Applies::WithDaemon => system != "ext4",
+            Applies::Only(list) => list.contains(&system),
+        }
+    }
+}
+
+/// Every check, the quick ones first.
+pub const ALL: &[Check] = &[
+    Check {
+        name: "bytes",
+        title: "random writes, reads, truncates and mappings against a copy in memory and the lower file",
+        applies: Applies::Every,
+        run: bytes::run,
+    },
+    Check {
+        name: "posix",
+        title: "what each POSIX and Linux call does to files and directories",
+        applies: Applies::Every,
+        run: posix::run,
+    },
+    Check {
+        name: "concurrent",
+        title: "eight threads change one tree, which then equals the lower one",
+        applies: Applies::Every,
+        run: concurrent::run,
+    },
+    Check {
+        name: "daemon-killed",
+        title: "a killed daemon ends all requests with an error and leaves nothing behind",
+        applies: Applies::WithDaemon,
+        run: daemon_killed::run,
+    },
+    Check {
+        name: "module",
+        title: "efuse.ko is unloaded and loaded again beside stock FUSE, not while it is mounted",
+        applies: Applies::Only(&["efuse-bare"]),
+        run: module::run,
+    },
+    Check {
+        name: "fsx",
+        title: "the file system exerciser",
+        applies: Applies::Every,
+        run: fsx::run,
+    },
+    Check {
+        name: "pjdfstest",
+        title: "the POSIX test suite fails in the same cases as on ext4",
+        applies: Applies::Every,
+        run: pjdfstest::run,
+    },
+];
+
+/// How a check ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckResult {
-    /// f
+    /// `None` if it passed or did not run, else why not.
     pub failure: Option<String>,
-    /// d
+    /// What it did.
     pub detail: String,
-    /// s
+    /// Why it did not run, where it could not.
     pub skipped: Option<String>,
 }
-/// run
-pub fn run(_agent: &Agent, _name: &str, _system: &str, _timeout: Duration) -> CheckResult {
-    CheckResult::default()
+
+/// Why a check has no good result.
+#[derive(Debug)]
+enum Trouble {
+    /// It cannot run here.
+    Skip(String),
+    /// The system did something wrong.
+    Fail(String),
+}
+
+impl From<AgentError> for Trouble {
+    fn from(e: AgentError) -> Self {
+        Self::Fail(e.to_string())
+    }
+}
+
+impl From<efuse_systems::SystemError> for Trouble {
+    fn from(e: efuse_systems::SystemError) -> Self {
+        Self::Fail(e.to_string())
+    }
+}
+
+fn fail<T>(text: impl Into<String>) -> Result<T, Trouble> {
+    Err(Trouble::Fail(text.into()))
+}
+
+/// A mounted system and the lower file system below it.
+struct Site<'a> {
+    agent: &'a Agent,
+    system: &'a str,
+    limit: &'a Limit,
+    watchdog: Watchdog,
+    mounted: Option<Mounted>,
+    /// Where the files are seen through the system.
+    root: PathBuf,
+    /// Where they are below.
+    lower: PathBuf,
+    fs: LowerFs,
+    device: BlockDevice,
+}
+
+/// Runs one check on one system. Nothing is left mounted or running.
+pub fn run(agent: &Agent, name: &str, system: &str, timeout: Duration) -> CheckResult {
+    let limit = agent.limit(timeout);
+    match attempt(agent, name, system, &limit) {
+        Ok(detail) => CheckResult {
+            detail,
+            ..CheckResult::default()
+        },
+        Err(Trouble::Skip(reason)) => CheckResult {
+            skipped: Some(reason),
+            ..CheckResult::default()
+        },
+        Err(Trouble::Fail(reason)) => CheckResult {
+            failure: Some(reason),
+            ..CheckResult::default()
+        },
+    }
+}
+
+fn attempt(agent: &Agent, name: &str, system: &str, limit: &Limit) -> Result<String, Trouble> {
+    let Some(check) = ALL.iter().find(|c| c.name == name) else {
+        let known: Vec<_> = ALL.iter().map(|c| c.name).collect();
+        return fail(format!(
+            "unknown check {name:?}; the checks are: {}",
+            known.join(", ")
+        ));
+    };
+    agent.registry().get(system)?;
+    if !check.applies_to(system) {
+        return Err(Trouble::Skip(format!("does not apply to {system}")));
+    }
+    if let Some(reason) = agent.registry().availability(system, agent.options().place) {
+        return Err(Trouble::Skip(reason));
+    }
+    let mut site = Site::new(agent, system, limit)?;
+    let result = (check.run)(&mut site);
+    let torn_down = site.tear_down();
+    // A system that is too slow or hangs fails by the limit, whatever was seen of it.
+    if result.is_err() {
+        limit.check()?;
+    }
+    let detail = result?;
+    torn_down?;
+    Ok(detail)
+}
+
+impl<'a> Site<'a> {
+    fn new(agent: &'a Agent, system: &'a str, limit: &'a Limit) -> Result<Self, Trouble> {
+        let mkfs = agent.program("mkfs.ext4", "install it (apt install e2fsprogs)")?;
+        let device = match agent.options().place {
+            Place::Host => Device::Loop {
+                size_bytes: DEVICE_BYTES,
+            },
+            Place::Vm => Device::NvmeModel {
+                size_bytes: DEVICE_BYTES,
+                latency_ns: 0,
+            },
+        };
+        let device = BlockDevice::acquire(&device, agent.backing(), limit)?;
+        let point = agent.folder().join("lower");
+        let fs = LowerFs::create(&device, &mkfs, &point, Atime::Relative, limit)?;
+        let lower = point.join("files");
+        fs::create_dir(&lower).map_err(AgentError::io(&lower, "create the folder"))?;
+        let mut site = Self {
+            agent,
+            system,
+            limit,
+            watchdog: Watchdog::arm(limit),
+            mounted: None,
+            root: PathBuf::new(),
+            lower,
+            fs,
+            device,
+        };
+        site.mount()?;
+        Ok(site)
+    }
+
+    /// Mounts the system, which must not be mounted.
+    fn mount(&mut self) -> Result<(), Trouble> {
+        let mountpoint = self.agent.folder().join("mnt");
+        let mounted = self.mount_at(self.system, &mountpoint)?;
+        self.watchdog.watch(mounted.daemon_pid(), Some(mountpoint));
+        self.root = mounted.root().to_owned();
+        self.mounted = Some(mounted);
+        Ok(())
+    }
+
+    fn mount_at(&self, system: &str, mountpoint: &Path) -> Result<Mounted, Trouble> {
+        fs::create_dir_all(mountpoint).map_err(AgentError::io(mountpoint, "create the folder"))?;
+        let log = self.agent.folder().join("daemon.log");
+        let _ = fs::remove_file(&log);
+        let system = self.agent.registry().get(system)?;
+        Ok(system.mount(&MountContext {
+            lower: self.lower.clone(),
+            mountpoint: mountpoint.to_owned(),
+            log,
+            bin: self.agent.options().bin.clone(),
+        })?)
+    }
+
+    fn mounted(&mut self) -> Result<&mut Mounted, Trouble> {
+        self.mounted
+            .as_mut()
+            .ok_or_else(|| Trouble::Fail("the system is not mounted".into()))
+    }
+
+    /// Unmounts the system; the lower file system stays.
+    fn unmount(&mut self) -> Result<(), Trouble> {
+        let result = self.mounted.take().map_or(Ok(()), Mounted::unmount);
+        self.watchdog.watch(None, None);
+        Ok(result?)
+    }
+
+    fn tear_down(mut self) -> Result<(), Trouble> {
+        let unmounted = self.unmount();
+        let (lower, device) = (self.fs.unmount(), self.device.release());
+        unmounted?;
+        lower?;
+        Ok(device?)
+    }
 }

@@ -110,10 +110,4 @@ impl AgentError {
         let convert = Self::io(path, action);
         move |errno| convert(errno.into())
     }
-
-    /// Whether the reason is the time limit or the user, not what was tried.
-    #[must_use]
-    pub const fn gave_up(&self) -> bool {
-        matches!(self, Self::Timeout { .. } | Self::Interrupted)
-    }
 }

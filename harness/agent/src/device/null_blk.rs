@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Backing, BlockDevice, refuse};
 use crate::error::{AgentError, Result};
@@ -14,6 +15,8 @@ const PREFIX: &str = "efuse";
 const MIB: u64 = 1 << 20;
 /// As deep as a queue of a common NVMe disk.
 const QUEUE_DEPTH: u32 = 1024;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
 
 struct NullBlk {
     folder: PathBuf,
@@ -34,7 +37,8 @@ pub(super) fn acquire(size_bytes: u64, latency_ns: u64) -> Result<BlockDevice> {
             format!("its size must be whole MiB, not {size_bytes} bytes"),
         ));
     }
-    let name = format!("{PREFIX}{}", std::process::id());
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("{PREFIX}{}.{number}", std::process::id());
     let folder = Path::new(CONFIGFS).join(&name);
     fs::create_dir(&folder).map_err(AgentError::io(&folder, "make the null_blk"))?;
     let guard = NullBlk { folder };
@@ -93,7 +97,7 @@ pub(crate) fn remove_all(problems: &mut Vec<String>) {
     };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(owner) = name.strip_prefix(PREFIX) else {
+        let Some(owner) = name.strip_prefix(PREFIX).and_then(|n| n.split('.').next()) else {
             continue;
         };
         if Path::new("/proc").join(owner).exists() {

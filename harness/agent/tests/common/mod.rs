@@ -39,17 +39,24 @@ macro_rules! need_host {
     };
 }
 
-/// The project's `target`, where the daemons are.
+/// Where the daemons are: what the project's own build has made, and the control,
+/// which is built here. `EFUSE_TEST_BIN` names further folders.
 pub fn bins() -> BinDirs {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let mut dirs = vec![
-        root.join("target/release"),
-        root.join("target/tools"),
-        root.join("target/tools/bin"),
-    ];
-    if let Some(own) = std::env::var_os("EFUSE_TEST_BIN") {
-        dirs.splice(0..0, std::env::split_paths(&own));
+    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for control in efuse_systems::controls::build_controls(scratch).unwrap() {
+        if let Err(problem) = control.outcome {
+            eprintln!("no control {}: {problem}", control.name);
+        }
     }
+    let mut dirs: Vec<PathBuf> = std::env::var_os("EFUSE_TEST_BIN")
+        .map(|own| std::env::split_paths(&own).collect())
+        .unwrap_or_default();
+    dirs.extend([
+        scratch.join("target/tools"),
+        root.join("target/release"),
+        root.join("target/tools/bin"),
+    ]);
     BinDirs::new(dirs)
 }
 

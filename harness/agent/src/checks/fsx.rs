@@ -1,0 +1,76 @@
+//! `fsx` of the crate of the same name, if its program is here.
+
+use std::fs;
+use std::process::Command;
+
+use super::{Site, Trouble, fail};
+use crate::error::AgentError;
+use crate::process;
+use crate::sys::{self, Drop as Caches};
+
+const STEPS: u32 = 3000;
+const SEEDS: [u32; 2] = [1, 20_261];
+
+const CONFIG: &str = "\
+flen = 1048576
+
+[opsize]
+max = 262144
+min = 0
+
+[weights]
+close_open = 2
+read = 10
+write = 10
+mapread = 5
+mapwrite = 5
+invalidate = 1
+truncate = 5
+fsync = 1
+fdatasync = 1
+punch_hole = 2
+copy_file_range = 3
+sendfile = 3
+posix_fadvise = 1
+";
+
+pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
+    let Some(program) = site.agent.options().bin.find("fsx") else {
+        return Err(Trouble::Skip(
+            "the program fsx is not here (cargo install fsx)".into(),
+        ));
+    };
+    let folder = site.agent.folder().to_owned();
+    let config = folder.join("fsx.toml");
+    fs::write(&config, CONFIG).map_err(AgentError::io(&config, "write"))?;
+    for seed in SEEDS {
+        let name = format!("fsx{seed}");
+        let done = process::run(
+            Command::new(&program)
+                .arg("-f")
+                .arg(&config)
+                .arg("-P")
+                .arg(&folder)
+                .args(["-N", &STEPS.to_string(), "-S", &seed.to_string()])
+                .arg(site.root.join(&name)),
+            site.limit,
+        )?;
+        // fsx keeps the expected content; the failure says what differs.
+        let good = folder.join(format!("{name}.fsxgood"));
+        let _ = fs::remove_file(&good);
+        if !done.status.success() {
+            return fail(format!(
+                "fsx {} with seed {seed}: {}",
+                done.how(),
+                done.tail()
+            ));
+        }
+    }
+    let names = SEEDS.map(|seed| format!("fsx{seed}"));
+    let through = crate::compare::digests(&site.root, &names, site.limit)?;
+    site.unmount()?;
+    sys::drop_caches(Caches::Pages)?;
+    let below = crate::compare::digests(&site.lower, &names, site.limit)?;
+    crate::compare::same(site.system, &names, &through, &below)?;
+    Ok(format!("{} x {STEPS} steps, seeds {SEEDS:?}", SEEDS.len()))
+}
