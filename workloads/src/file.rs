@@ -82,7 +82,8 @@ pub(crate) fn read(source: &Source) -> Result<Workload, ReadError> {
 }
 
 /// Bytes that a device must have for these files, in whole MiB.
-pub(crate) fn device_for(files: u64) -> u64 {
+#[must_use]
+pub fn device_for(files: u64) -> u64 {
     let with_share = files.div_ceil(100 - OVERHEAD_PERCENT).saturating_mul(100);
     with_share
         .saturating_add(FIXED_OVERHEAD)

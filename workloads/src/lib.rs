@@ -53,6 +53,8 @@ use efuse_model::test::Test;
 use efuse_reader::{ReadError, Source};
 use thiserror::Error;
 
+pub use file::device_for;
+
 /// Tests, systems, device and repetitions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workload {
