@@ -73,7 +73,13 @@ impl Run {
     /// If the plan, the environment or the attempts cannot be read. Single damaged lines
     /// of attempts are listed in [`Run::damaged`] instead.
     pub fn load(dir: &RunDir) -> Result<Self, ReportError> {
-        Ok(Self::new(dir.plan()?, dir.environment()?, dir.attempts()?))
+        let mut attempts = dir.attempts()?;
+        // The page may be handed on: where the run lay is nobody's business.
+        let folder = format!("{}/", dir.path().display());
+        for line in &mut attempts.damaged {
+            *line = line.replace(&folder, "");
+        }
+        Ok(Self::new(dir.plan()?, dir.environment()?, attempts))
     }
 
     /// Sorts out attempts that were read already.

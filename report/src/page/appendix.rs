@@ -219,7 +219,7 @@ fn device(device: &efuse_model::device::Device) -> String {
             "{}: RAM-backed null_blk of {}, each request completed after {} \u{b5}s",
             device.name(),
             format::bytes(*size_bytes),
-            format::factor(*latency_ns as f64 / 1000.0)
+            format::number(*latency_ns as f64 / 1000.0)
         ),
         Device::Brd { size_bytes } => {
             format!(

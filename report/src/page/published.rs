@@ -206,7 +206,7 @@ fn values(page: &Page<'_>, test: &Test, key: &(String, u32), metric: Metric) -> 
                 tr {
                     @for _ in 0..2 {
                         th.num scope="col" { (unit.name) }
-                        th.num scope="col" { @match base { Some(b) => { "to " (b) }, None => "ratio" } }
+                        th.num scope="col" { @match base { Some(b) => { "vs " (b) }, None => "ratio" } }
                     }
                 }
             }
@@ -218,8 +218,9 @@ fn values(page: &Page<'_>, test: &Test, key: &(String, u32), metric: Metric) -> 
                         th scope="row" { (system_name(page, id)) }
                         td { (op.name()) }
                         (optional(published.map(|v| unit.bare(v)).as_deref()))
-                        (optional(published_ratio(page, key, id, *op, metric)
-                            .map(|v| format!("{}x", format::factor(v))).as_deref()))
+                        (optional(published_ratio(page, key, id, *op, metric).map(|v| {
+                            if base == Some(*id) { "1".to_owned() } else { format!("{}x", format::factor(v)) }
+                        }).as_deref()))
                         (optional(row.map(|r| unit.bare(r.median)).as_deref()))
                         (optional(row.and_then(|r| r.ratio.as_ref()).map(|r| {
                             if base == Some(*id) { "1".to_owned() } else { format::ratio(r) }

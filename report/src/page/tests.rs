@@ -232,7 +232,7 @@ fn figure_table(page: &Page<'_>, test: &Test, metric: Metric, ops: &[Op], unit: 
                 @for op in ops {
                     th.num scope="col" { (op.name()) ", " (unit.name) }
                     @if let Some(base) = page.base() {
-                        th.num scope="col" { (op.name()) " to " (base) }
+                        th.num scope="col" { (op.name()) " vs " (base) }
                     }
                 }
             } }

@@ -280,7 +280,7 @@ pub fn everything(parent: &Path) -> RunDir {
         ("efuse-bare", 0.99),
         ("libfuse", 0.82),
         ("efuse", 3.4),
-        (LONG, 0.31),
+        (LONG, 0.61),
     ];
     let mut systems: Vec<_> = speeds.iter().map(|(id, _)| system(id, None)).collect();
     systems.insert(5, system("fuse-uring", Some(
@@ -300,7 +300,9 @@ pub fn everything(parent: &Path) -> RunDir {
             for rep in 0..3u32 {
                 // A fixed pattern of a few per cent, different for each cell.
                 let wobble = f64::from((rep * 7 + t as u32 * 5 + s as u32 * 3) % 11) / 100.0 - 0.05;
-                let read = base * speed * (1.0 + wobble);
+                // One test whose spread needs a logarithmic axis.
+                let slow = if test == "T2" && id == LONG { 0.2 } else { 1.0 };
+                let read = base * speed * slow * (1.0 + wobble);
                 if test == "T2" && id == "libfuse" {
                     f.failed(test, id, rep, "T2/file.0: crc32c mismatch at offset 1048576 (expected 1a2b3c4d, read 00000000): the system returned other data than was written; see daemon.log");
                     continue;

@@ -1,0 +1,172 @@
+//! The aggregated table and the page's skeleton of one small invented run.
+
+mod common;
+
+use common::{Fixture, system, test};
+use efuse_model::test::Pattern;
+use efuse_report::input::Run;
+use efuse_report::metric::{Metric, Op};
+use efuse_report::stats::{Interval, Verdict};
+use efuse_report::table::Table;
+
+/// Figures that can be checked in the head: ext4 reads 2.0, 1.9 and 2.1 times fuse.
+fn fixture() -> Fixture {
+    let systems = vec![
+        system("ext4", None),
+        system("fuse", None),
+        system("efuse", Some("this kernel has no <efuse>")),
+    ];
+    let mut f = Fixture::new(
+        systems,
+        vec![test("T1", Pattern::RandRw, Some(("vm", 1)))],
+        3,
+    );
+    for (rep, (ext4, fuse)) in [(2000.0, 1000.0), (2090.0, 1100.0), (1890.0, 900.0)]
+        .into_iter()
+        .enumerate()
+    {
+        let rep = u32::try_from(rep).unwrap();
+        f.done("T1", "ext4", rep, Some(ext4), Some(500.0));
+        if rep == 2 {
+            f.failed("T1", "fuse", rep, "the daemon died & was \"restarted\"");
+        }
+        f.done("T1", "fuse", rep, Some(fuse), Some(500.0));
+    }
+    f
+}
+
+#[test]
+fn figures_by_hand() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = Run::load(&fixture().write(dir.path())).unwrap();
+    let table = Table::new(&run, None).unwrap();
+    let row = table.get("T1", "ext4", Op::Read, Metric::Iops).unwrap();
+    assert_eq!((row.n, row.median), (3, 2000.0));
+    assert_eq!(
+        row.interval,
+        Some(Interval {
+            low: 1890.0,
+            high: 2090.0
+        })
+    );
+    let ratio = row.ratio.as_ref().unwrap();
+    let pairs: Vec<_> = ratio
+        .points
+        .iter()
+        .map(|p| (p.repetition, p.value))
+        .collect();
+    assert_eq!(pairs, [(0, 2.0), (1, 2090.0 / 1100.0), (2, 1890.0 / 900.0)]);
+    assert_eq!(ratio.median, 2.0);
+    assert_eq!(
+        ratio.interval,
+        Some(Interval {
+            low: 2090.0 / 1100.0,
+            high: 2.1
+        })
+    );
+    assert_eq!(ratio.verdict, Verdict::Higher);
+    assert_eq!(ratio.across_sessions, 0);
+    // 4 KiB blocks: 2000 requests are 7.8125 MiB.
+    let row = table
+        .get("T1", "ext4", Op::Read, Metric::Throughput)
+        .unwrap();
+    assert_eq!(row.median, 7.8125);
+    // Equal writes: the interval is 1 to 1, which says nothing.
+    let row = table.get("T1", "ext4", Op::Write, Metric::Iops).unwrap();
+    assert_eq!(row.ratio.as_ref().unwrap().verdict, Verdict::Unclear);
+    // Two systems, two directions, eight figures.
+    assert_eq!(table.rows.len(), 2 * 2 * 8);
+
+    // Related to the other side.
+    let table = Table::new(&run, Some("ext4")).unwrap();
+    let row = table.get("T1", "fuse", Op::Read, Metric::Iops).unwrap();
+    assert_eq!(row.ratio.as_ref().unwrap().median, 0.5);
+}
+
+#[test]
+fn the_aggregated_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = fixture().write(dir.path());
+    let mut json = efuse_report::json(&run, None).unwrap();
+    // The rest of the rows follow the same pattern.
+    json["rows"].as_array_mut().unwrap().truncate(3);
+    insta::assert_snapshot!(serde_json::to_string_pretty(&json).unwrap());
+}
+
+#[test]
+fn the_same_run_gives_the_same_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = fixture().write(dir.path());
+    let once = efuse_report::html(&run, None).unwrap();
+    assert_eq!(once, efuse_report::html(&run, None).unwrap());
+}
+
+/// Sections, headings, captions and tables, with their text but without the charts.
+fn skeleton(html: &str) -> String {
+    let body = html.split_once("<body>").unwrap().1;
+    let body = body.split_once("<script>").unwrap().0;
+    let mut out = String::new();
+    let mut rest = body;
+    while let Some(from) = rest.find("<svg") {
+        out.push_str(&rest[..from]);
+        out.push_str("[chart]");
+        rest = rest[from..].split_once("</svg>").unwrap().1;
+    }
+    out.push_str(rest);
+    // One line per row, heading, paragraph and so on; then the markup goes.
+    for tag in [
+        "tr",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "p",
+        "li",
+        "figcaption",
+        "caption",
+        "dt",
+        "pre",
+        "summary",
+    ] {
+        out = out.replace(&format!("<{tag}"), &format!("\n<{tag}"));
+    }
+    for tag in ["td", "th", "dd"] {
+        out = out.replace(&format!("<{tag}"), &format!(" | <{tag}"));
+    }
+    let mut text = String::new();
+    let mut inside = false;
+    for c in out.chars() {
+        match c {
+            '<' => inside = true,
+            '>' => inside = false,
+            c if !inside => text.push(c),
+            _ => {}
+        }
+    }
+    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_pages_skeleton() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = fixture().write(dir.path());
+    let html = efuse_report::html(&run, None).unwrap();
+    assert!(html.starts_with("<!DOCTYPE html><html lang=\"en\">"));
+    let version = concat!("efuse-report ", env!("CARGO_PKG_VERSION"));
+    insta::assert_snapshot!(skeleton(&html).replace(version, "efuse-report VERSION"));
+}
+
+#[test]
+fn the_page_refers_to_nothing_outside() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = common::everything(dir.path());
+    let html = efuse_report::html(&run, None).unwrap();
+    for outside in ["http:", "https:", "//", "url(", "@import", "file:"] {
+        let script = html.split_once("<script>").unwrap();
+        assert!(!script.0.contains(outside), "{outside}");
+    }
+    assert!(html.contains("default-src &#39;none&#39;") || html.contains("default-src 'none'"));
+    let folder = dir.path().display().to_string();
+    assert!(!html.contains(&folder), "the page tells where the run lay");
+}
