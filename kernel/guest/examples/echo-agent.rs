@@ -127,7 +127,7 @@ fn hung_task() -> io::Result<String> {
     shell(
         "echo 2 >/proc/sys/kernel/hung_task_timeout_secs && modprobe brd rd_nr=1 rd_size=16384 \
          && mkfs.ext4 -q /dev/ram0 && mount -t ext4 /dev/ram0 /mnt && fsfreeze --freeze /mnt \
-         && { touch /mnt/x & }",
+         && { touch /mnt/x >/dev/null 2>&1 & }",
     )
 }
 

@@ -56,6 +56,19 @@ const ETC: &[(&str, &str)] = &[
         "nsswitch.conf",
         "passwd: files\ngroup: files\nhosts: files\n",
     ),
+    (
+        "fstab",
+        "proc /proc proc nosuid,noexec,nodev 0 0\n\
+         sys /sys sysfs nosuid,noexec,nodev 0 0\n\
+         run /run tmpfs nosuid,nodev,mode=755 0 0\n\
+         tmp /tmp tmpfs nosuid,nodev,mode=1777 0 0\n\
+         pts /dev/pts devpts gid=5,mode=620,ptmxmode=666 0 0\n\
+         shm /dev/shm tmpfs nosuid,nodev,mode=1777 0 0\n\
+         cgroup /sys/fs/cgroup cgroup2 rw 0 0\n\
+         bpf /sys/fs/bpf bpf mode=700 0 0\n\
+         debug /sys/kernel/debug debugfs rw 0 0\n\
+         trace /sys/kernel/tracing tracefs rw 0 0\n",
+    ),
     ("hosts", "127.0.0.1 localhost efuse\n"),
     ("hostname", "efuse\n"),
     ("fuse.conf", "user_allow_other\n"),

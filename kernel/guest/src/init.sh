@@ -18,21 +18,13 @@ must() {
 
 # The kernel has mounted nothing, and before /dev there is nowhere to complain.
 mount -t devtmpfs -o mode=755 dev /dev
-must mount -t proc -o nosuid,noexec,nodev proc /proc
-must mount -t sysfs -o nosuid,noexec,nodev sys /sys
-must mount -t tmpfs -o nosuid,nodev,mode=755 run /run
-must mount -t tmpfs -o nosuid,nodev,mode=1777 tmp /tmp
-mkdir -p /dev/pts /dev/shm /dev/virtio-ports /run/lock
-must mount -t devpts -o gid=5,mode=620,ptmxmode=666 pts /dev/pts
-must mount -t tmpfs -o nosuid,nodev,mode=1777 shm /dev/shm
+mkdir -p /dev/pts /dev/shm /dev/virtio-ports
 ln -s /proc/self/fd /dev/fd
 ln -s /proc/self/fd/0 /dev/stdin
 ln -s /proc/self/fd/1 /dev/stdout
 ln -s /proc/self/fd/2 /dev/stderr
-must mount -t cgroup2 cgroup /sys/fs/cgroup
-must mount -t bpf bpf /sys/fs/bpf
-must mount -t debugfs debug /sys/kernel/debug
-must mount -t tracefs trace /sys/kernel/tracing
+# All of /etc/fstab in one process: starting one is dear under emulation.
+must mount -a
 
 # One line each so that a kernel without the knob only leaves it out. The traces of hung tasks
 # are informational messages: without the higher console level they would stay in the guest.
@@ -45,14 +37,12 @@ set_to 60 /proc/sys/kernel/hung_task_timeout_secs
 set_to 0 /proc/sys/kernel/hung_task_panic
 set_to 1 /proc/sys/kernel/sysrq
 set_to /bin/modprobe /proc/sys/kernel/modprobe
-hostname efuse
-ip link set lo up
+set_to efuse /proc/sys/kernel/hostname
 
 # Built-in modules count as loaded. crc32c_intel is what udev would load on a processor that has
 # it; ext4's checksums are far dearer without.
 must modprobe -a configfs virtio_pci virtio_console virtio_blk null_blk loop
-modprobe -q crc32c_intel
-modprobe -q virtio_rng
+modprobe -q -a crc32c_intel virtio_rng
 [ -d /sys/kernel/config ] && must mount -t configfs config /sys/kernel/config
 must insmod /lib/efuse.ko
 [ -d /sys/fs/fuse/connections ] && mount -t fusectl fusectl /sys/fs/fuse/connections

@@ -21,6 +21,17 @@ const PACKAGE: &str = "qemu-system-x86";
 const COMMAND_LINE: &str =
     "console=ttyS0 loglevel=5 panic=-1 oops=panic printk.devkmsg=on cryptomgr.notests";
 
+/// Everything that QEMU emulates, but for "fast" string operations: it executes `rep movsb` byte
+/// by byte, and a kernel that takes it for fast copies memory about nine times more slowly (200
+/// MiB read from tmpfs: 4.8 s against 0.55 s). Without the two flags it copies by words, as it
+/// does on a processor that has neither.
+const EMULATED_CPU: &str = "max,erms=off,fsrm=off";
+
+/// On a busy host the kernel may find the emulated TSC unsteady and change to a clock that costs
+/// an exit at every reading, in the middle of a run and for the rest of it. The TSC is the
+/// host's, so there is nothing to watch.
+const EMULATED_COMMAND_LINE: &str = " tsc=nowatchdog";
+
 /// Where QEMU is.
 pub(crate) fn find() -> Result<PathBuf, GuestError> {
     tool::find(BINARY, PACKAGE)
@@ -83,7 +94,7 @@ impl Machine {
         match self.accelerator {
             Accelerator::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
             Accelerator::Tcg | Accelerator::Native => {
-                command.args(["-accel", "tcg,thread=multi", "-cpu", "max"])
+                command.args(["-accel", "tcg,thread=multi", "-cpu", EMULATED_CPU])
             }
         };
         command.args(["-smp", &self.vcpus.to_string()]);
@@ -91,7 +102,11 @@ impl Machine {
         command.arg("-kernel").arg(&self.kernel);
         let initramfs = number(self.initramfs.as_fd());
         command.args(["-initrd", &format!("/proc/self/fd/{initramfs}")]);
-        command.args(["-append", COMMAND_LINE]);
+        let mut append = COMMAND_LINE.to_owned();
+        if self.accelerator.emulated() {
+            append.push_str(EMULATED_COMMAND_LINE);
+        }
+        command.args(["-append", &append]);
 
         let console = number(self.console.as_fd());
         command.args(["-chardev", &format!("socket,id=console,fd={console}")]);
@@ -109,10 +124,9 @@ impl Machine {
         }
         if let Some(disk) = &self.disk {
             let disk = number(disk.as_fd());
-            command.args(["-add-fd", &format!("fd={disk},set=1")]);
             command.args([
                 "-drive",
-                "if=none,id=disk,format=raw,file=/dev/fdset/1,discard=unmap",
+                &format!("if=none,id=disk,format=raw,file=/proc/self/fd/{disk},discard=unmap"),
             ]);
             command.args([
                 "-device",
