@@ -30,7 +30,7 @@ const HEADING: i32 = 24;
 const WORDS: i32 = 15;
 const BAR: i32 = 14;
 /// How far points lie above and below the middle of a row.
-const SPREAD: i32 = 7;
+const SPREAD: i32 = 6;
 const AXIS: i32 = 36;
 /// Widths of a character in the widest of the fonts that the style sheet may end at
 /// (DejaVu Sans, 12 px): a bold name, and anything else. Tenths of a pixel.
@@ -280,7 +280,7 @@ impl Chart {
 
     fn line(&self, p: &mut Painter<'_>, line: &Line, y: i32) -> Drawn {
         let slot = line.slot;
-        let middle = y + WORDS + BAR / 2 + 4;
+        let middle = y + WORDS + BAR / 2 + 5;
         let words = match &line.content {
             Content::Heading => {
                 return p.text(Role::Heading, slot, (LEFT, y + 8), HPos::Left, &line.name);
