@@ -75,13 +75,9 @@ pub enum PlanError {
 const VM_DEVICES: &[&str] = &["nvme-model", "brd", "virtio"];
 const HOST_DEVICES: &[&str] = &["loop", "nvme-model", "brd", "disk"];
 
-/// Bytes that a test needs on its device: its files, what verification writes beside
-/// them, and ext4's journal, tables and reserve.
-#[must_use]
-pub fn needed_bytes(test: &Test) -> u64 {
-    let files = test.job.file_bytes.saturating_mul(test.job.files.into());
-    let data = files.saturating_add(test.verify.write_bytes);
-    data.saturating_add(data / 16).saturating_add(64 << 20)
+/// Bytes that a test needs on its device.
+fn needed_bytes(test: &Test) -> u64 {
+    efuse_workloads::device_for(test.job.file_bytes.saturating_mul(test.job.files.into()))
 }
 
 /// Refuses a device that cannot carry the tests in this place.
@@ -111,7 +107,7 @@ pub fn check_device(device: &Device, place: Place, tests: &[Test]) -> Result<(),
                 needed,
                 size,
                 device: device.name(),
-                suggestion: format!("{}M", needed.div_ceil(256 << 20) * 256),
+                suggestion: format!("{}M", needed.div_ceil(1 << 20)),
             })
         }
         _ => Ok(()),
