@@ -246,10 +246,10 @@ fn clean(folder: &Path, problems: &mut Vec<String>) {
     for point in points.iter().rev() {
         // Ends requests that wait for a daemon that is gone.
         let forced = umount2(point, MntFlags::MNT_FORCE | MntFlags::UMOUNT_NOFOLLOW);
-        if forced.is_err() {
-            if let Err(e) = umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-                problems.push(format!("{}: cannot unmount: {}", point.display(), e.desc()));
-            }
+        if forced.is_err()
+            && let Err(e) = umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+        {
+            problems.push(format!("{}: cannot unmount: {}", point.display(), e.desc()));
         }
     }
     device::detach_all_under(folder, problems);

@@ -218,7 +218,7 @@ impl Trial<'_> {
         if free < need + FS_OVERHEAD {
             return Err(full());
         }
-        match self.fio(&command::layout(job, files)) {
+        match self.fio(&command::layout(job, files), None) {
             Err(AgentError::Fio(e)) if e.contains("No space left") => Err(full()),
             Err(e) => Err(e),
             Ok(report) => {
@@ -233,19 +233,26 @@ impl Trial<'_> {
         }
     }
 
-    fn fio(&self, invocation: &Invocation) -> Result<Report> {
-        fio::run(&self.fio, invocation, self.agent.folder(), &self.limit)
+    fn fio(&self, invocation: &Invocation, daemon: Option<u32>) -> Result<Report> {
+        fio::run(
+            &self.fio,
+            invocation,
+            self.agent.folder(),
+            daemon,
+            &self.limit,
+        )
     }
 
     fn on_mount(&mut self, mounted: &mut Mounted) -> Result<Measured> {
         let root = mounted.root().to_owned();
+        let daemon = mounted.daemon_pid();
         let test: &Test = &self.cell.test;
         let mut verified = Verified::default();
         let bad = |e: fio::output::ReportError| AgentError::Fio(format!("fio: {e}"));
 
         self.enter(Phase::VerifyRead)?;
         if let Some(invocation) = command::verify_read(test, &root) {
-            verified.read_bytes = self.fio(&invocation)?.bytes().map_err(bad)?.0;
+            verified.read_bytes = self.fio(&invocation, daemon)?.bytes().map_err(bad)?.0;
             if verified.read_bytes == 0 {
                 return Err(AgentError::Fio("fio (verify-read) read nothing".into()));
             }
@@ -257,7 +264,7 @@ impl Trial<'_> {
         sys::drop_caches(Caches::Pages)?;
         let invocation = command::measure(test, &root);
         self.command = invocation.display();
-        let report = self.fio(&invocation)?;
+        let report = self.fio(&invocation, daemon)?;
         let metrics = report
             .metrics(&test.job)
             .map_err(|e| AgentError::Fio(format!("fio (measure): {e}")))?;
@@ -266,7 +273,7 @@ impl Trial<'_> {
 
         self.enter(Phase::VerifyWrite)?;
         if let Some(invocation) = command::verify_write(test, &root) {
-            let (read, written) = self.fio(&invocation)?.bytes().map_err(bad)?;
+            let (read, written) = self.fio(&invocation, daemon)?.bytes().map_err(bad)?;
             if read < written || written == 0 {
                 return Err(AgentError::Fio(format!(
                     "fio (verify-write) wrote {written} bytes and read {read} back"

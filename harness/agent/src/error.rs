@@ -44,6 +44,9 @@ pub enum AgentError {
         /// The end of what it printed.
         tail: String,
     },
+    /// A program went on after what it worked on was gone.
+    #[error("it hung and was killed")]
+    Pointless,
     /// The time limit of the cell or check passed.
     #[error(
         "not finished after {seconds} s; everything was killed and unmounted (give it a longer time limit, or look for a hang)"

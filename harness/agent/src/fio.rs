@@ -15,19 +15,27 @@ use crate::process::{self, tail};
 pub use command::Invocation;
 pub use output::Report;
 
-/// Runs one fio and reads its report.
+/// Runs one fio and reads its report. `daemon` is the process that serves the files, if
+/// there is one: fio is killed if it hangs after that process has ended.
 ///
 /// # Errors
 /// If fio cannot be started, fails, is killed, or reports an error of a job. The
 /// reason has what fio said.
-pub fn run(fio: &Path, invocation: &Invocation, scratch: &Path, limit: &Limit) -> Result<Report> {
+pub fn run(
+    fio: &Path,
+    invocation: &Invocation,
+    scratch: &Path,
+    daemon: Option<u32>,
+    limit: &Limit,
+) -> Result<Report> {
     let json = scratch.join(format!("fio-{}.json", invocation.name()));
-    let done = process::run(
+    let done = process::run_while(
         Command::new(fio)
             .current_dir(scratch)
             .arg(format!("--output={}", json.display()))
             .args(invocation.args()),
         limit,
+        &|| daemon.is_none_or(process::runs),
     )?;
     let text = fs::read_to_string(&json);
     let _ = fs::remove_file(&json);

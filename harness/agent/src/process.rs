@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, FromRawFd as _, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,6 +15,9 @@ use nix::unistd::Pid;
 
 use crate::error::{AgentError, Result};
 use crate::limit::{Limit, POLL};
+
+/// How long a program may go on that has lost what it works on.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// How a program ended and what it printed.
 #[derive(Debug)]
@@ -102,6 +105,19 @@ pub fn tail(text: &str) -> String {
 /// # Errors
 /// If it cannot be started, or the limit passed.
 pub fn run(command: &mut Command, limit: &Limit) -> Result<Finished> {
+    run_while(command, limit, &|| true)
+}
+
+/// As [`run`]; a program that still runs some seconds after `sensible` has turned false
+/// is killed: it waits for something that will not come.
+///
+/// # Errors
+/// As [`run`], and [`AgentError::Pointless`].
+pub fn run_while(
+    command: &mut Command,
+    limit: &Limit,
+    sensible: &dyn Fn() -> bool,
+) -> Result<Finished> {
     limit.check()?;
     let program = command.get_program().to_string_lossy().into_owned();
     let mut child = command
@@ -116,7 +132,7 @@ pub fn run(command: &mut Command, limit: &Limit) -> Result<Finished> {
         })?;
     let stdout = drain(child.stdout.take());
     let stderr = drain(child.stderr.take());
-    let waited = wait(&mut child, limit);
+    let waited = wait(&mut child, limit, sensible);
     if waited.is_err() {
         kill_tree(child.id());
     }
@@ -149,13 +165,17 @@ fn join(thread: Option<thread::JoinHandle<Vec<u8>>>) -> String {
 }
 
 /// Waits until the child can be reaped.
-fn wait(child: &mut Child, limit: &Limit) -> Result<()> {
+fn wait(child: &mut Child, limit: &Limit, sensible: &dyn Fn() -> bool) -> Result<()> {
     let pidfd = pidfd(child.id());
+    let mut pointless: Option<Instant> = None;
     loop {
         if child.try_wait().is_ok_and(|s| s.is_some()) {
             return Ok(());
         }
         limit.check()?;
+        if !sensible() && pointless.get_or_insert_with(Instant::now).elapsed() > GRACE {
+            return Err(AgentError::Pointless);
+        }
         let step = limit.left().min(POLL);
         match &pidfd {
             Some(fd) => {
@@ -199,6 +219,16 @@ pub fn kill_tree(pid: u32) {
         let _ = kill(Pid::from_raw(-pid), Signal::SIGKILL);
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
+}
+
+/// Whether a process runs; one that has ended and is not reaped does not.
+#[must_use]
+pub fn runs(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit_once(')')
+            .is_some_and(|(_, s)| s.starts_with(" Z"))
+    })
 }
 
 /// `(process, its parent)` for every process.
@@ -271,6 +301,13 @@ mod tests {
             }
         });
         assert!(gone, "process {pid} is still there");
+    }
+
+    #[test]
+    fn a_program_without_purpose_is_killed() {
+        let error = run_while(Command::new("sleep").arg("600"), &limit(60_000), &|| false);
+        assert!(matches!(error, Err(AgentError::Pointless)), "{error:?}");
+        assert!(runs(std::process::id()) && !runs(u32::MAX));
     }
 
     #[test]

@@ -94,8 +94,14 @@ fn a_daemon_killed_in_mid_cell_is_named() {
     let result = agent.run_cell(&endless(system), TIMEOUT, &mut |phase| {
         if phase == Phase::Measure {
             let pid = daemon(&agent).expect("a running daemon");
+            let file = agent.folder().join("lower/files/f0");
+            let written = move || fs::metadata(&file).and_then(|m| m.modified()).unwrap();
+            let laid_out = written();
             thread::spawn(move || {
-                thread::sleep(Duration::from_millis(500));
+                // The measured job is the first that writes.
+                while written() == laid_out {
+                    thread::sleep(Duration::from_millis(20));
+                }
                 kill(pid, Signal::SIGKILL).unwrap();
             });
         }

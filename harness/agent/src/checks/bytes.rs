@@ -94,15 +94,13 @@ fn drive(site: &mut Site<'_>, seed: u64) -> Result<String, Trouble> {
         ..
     } = twin;
     let whole = fs::read(&path).map_err(AgentError::io(&path, "read"))?;
-    differs("through the mount at the end", &whole, &shadow, 0)
-        .map_or(Ok(()), |text| fail(text))?;
+    differs("through the mount at the end", &whole, &shadow, 0).map_or(Ok(()), fail)?;
     drop((file, direct));
     site.unmount()?;
     sys::drop_caches(Caches::All)?;
     let below = site.lower.join("bytes");
     let whole = fs::read(&below).map_err(AgentError::io(&below, "read"))?;
-    differs("in the lower file after unmount", &whole, &shadow, 0)
-        .map_or(Ok(()), |text| fail(text))?;
+    differs("in the lower file after unmount", &whole, &shadow, 0).map_or(Ok(()), fail)?;
     let counts: Vec<_> = counts.iter().map(|(n, c)| format!("{c} x {n}")).collect();
     Ok(format!(
         "seed {seed}: {}; {} bytes equal through the mount and below",

@@ -119,6 +119,7 @@ fn ensure(condition: bool, text: impl Into<String>) -> io::Result<()> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "calls stay readable")]
 fn equal<T: PartialEq + std::fmt::Debug>(what: &str, seen: T, wanted: T) -> io::Result<()> {
     if seen == wanted {
         Ok(())

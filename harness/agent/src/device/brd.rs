@@ -22,10 +22,8 @@ struct Loaded;
 struct Borrowed;
 
 pub(super) fn acquire(size_bytes: u64, limit: &Limit) -> Result<BlockDevice> {
-    if Path::new(NODE).exists() {
-        if unload().is_err() {
-            return borrow(size_bytes);
-        }
+    if Path::new(NODE).exists() && unload().is_err() {
+        return borrow(size_bytes);
     }
     let kib = size_bytes.div_ceil(1024);
     let done = process::run(

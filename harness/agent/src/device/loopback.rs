@@ -165,10 +165,10 @@ pub(crate) fn detach_all_under(folder: &Path, problems: &mut Vec<String>) {
             continue;
         };
         let file = file.strip_suffix(" (deleted)").unwrap_or(&file);
-        if Path::new(file).starts_with(folder) {
-            if let Err(e) = detach(&Path::new("/dev").join(entry.file_name())) {
-                problems.push(e.to_string());
-            }
+        if Path::new(file).starts_with(folder)
+            && let Err(e) = detach(&Path::new("/dev").join(entry.file_name()))
+        {
+            problems.push(e.to_string());
         }
     }
     let Ok(entries) = fs::read_dir(folder) else {
@@ -180,10 +180,11 @@ pub(crate) fn detach_all_under(folder: &Path, problems: &mut Vec<String>) {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        if name.starts_with("device-") && name.ends_with(".img") {
-            if let Err(e) = fs::remove_file(&path) {
-                problems.push(format!("{}: cannot remove: {e}", path.display()));
-            }
+        if name.starts_with("device-")
+            && name.ends_with(".img")
+            && let Err(e) = fs::remove_file(&path)
+        {
+            problems.push(format!("{}: cannot remove: {e}", path.display()));
         }
     }
 }

@@ -388,3 +388,113 @@ pub fn verify_write(test: &Test, root: &Path) -> Option<Invocation> {
         args: b.0,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use efuse_model::test::Verify;
+
+    use super::*;
+
+    fn test() -> Test {
+        Test {
+            id: "T1".into(),
+            title: String::new(),
+            job: FioJob {
+                engine: "libaio".into(),
+                pattern: Pattern::RandRw,
+                read_percent: 70,
+                block_bytes: 4096,
+                iodepth: 32,
+                jobs: 4,
+                direct: true,
+                files: 2,
+                file_bytes: 8 << 20,
+                io_bytes: Some(64 << 20),
+                runtime_ms: Some(5000),
+                ramp_ms: 100,
+                options: [("rate_iops".to_owned(), "5000".to_owned())].into(),
+            },
+            verify: Verify {
+                read_bytes: 4 << 20,
+                write_bytes: 1 << 20,
+                compare: true,
+            },
+            published: None,
+        }
+    }
+
+    #[test]
+    fn the_measured_job_is_what_was_asked_for() {
+        let text = measure(&test(), Path::new("/run/mnt")).display();
+        let wanted = "fio --output-format=json+ --clocksource=clock_gettime --eta=never --name=T1 --thread --group_reporting --ioengine=libaio --rw=randrw --bs=4096 --iodepth=32 --direct=1 --randrepeat=1 --randseed=3826 --fallocate=none --allow_file_create=0 --create_serialize=0 --invalidate=0 --file_service_type=random --numjobs=4 --filesize=8388608 --norandommap --rwmixread=70 --io_size=16777216 --runtime=5000ms --ramp_time=100ms --percentile_list=50:90:99:99.9 --rate_iops=5000 --directory=/run/mnt --filename=f0:f1";
+        assert_eq!(text, wanted);
+        let mut timed = test();
+        timed.job.io_bytes = None;
+        assert!(
+            measure(&timed, Path::new("/m"))
+                .display()
+                .contains("--runtime=5000ms --time_based")
+        );
+    }
+
+    #[test]
+    fn verification_has_the_engine_depth_and_flags_of_the_job() {
+        let test = test();
+        let root = Path::new("/run/mnt");
+        for invocation in [
+            verify_read(&test, root).unwrap(),
+            verify_write(&test, root).unwrap(),
+        ] {
+            for option in [
+                "--ioengine=libaio",
+                "--bs=4096",
+                "--iodepth=32",
+                "--direct=1",
+                "--verify=crc32c",
+            ] {
+                assert!(invocation.args().contains(&option.to_owned()), "{option}");
+            }
+        }
+        let mut none = test;
+        (none.verify.read_bytes, none.verify.write_bytes) = (0, 0);
+        assert_eq!(verify_read(&none, root), None);
+        assert_eq!(verify_write(&none, root), None);
+    }
+
+    #[test]
+    fn wrong_jobs_are_refused_with_the_field() {
+        let refused = |change: fn(&mut FioJob), word: &str| {
+            let mut test = test();
+            change(&mut test.job);
+            let text = check(&test).unwrap_err().to_string();
+            assert!(text.contains(word), "{text}");
+        };
+        check(&test()).unwrap();
+        refused(|j| j.block_bytes = 1000, "block_bytes");
+        refused(|j| j.block_bytes = 6000, "block_bytes");
+        refused(|j| j.file_bytes = 100, "file_bytes");
+        refused(|j| j.jobs = 0, "jobs");
+        refused(|j| j.read_percent = 101, "read_percent");
+        refused(|j| (j.io_bytes, j.runtime_ms) = (None, None), "never end");
+        refused(
+            |j| drop(j.options.insert("rw".into(), "write".into())),
+            "options.rw",
+        );
+        refused(
+            |j| drop(j.options.insert("a=b --rw".into(), String::new())),
+            "options.",
+        );
+    }
+
+    #[test]
+    fn odd_paths_are_quoted() {
+        let invocation = layout(&test().job, Path::new("/a:b/it's"));
+        assert!(
+            invocation
+                .display()
+                .contains(r"'--directory=/a\:b/it'\''s'"),
+            "{}",
+            invocation.display()
+        );
+    }
+}

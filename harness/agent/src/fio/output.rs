@@ -284,3 +284,126 @@ fn refuse_short(metrics: &Metrics, job: &FioJob) -> Result<(), ReportError> {
         wanted.join(" or ")
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use efuse_model::test::Pattern;
+
+    use super::*;
+
+    const MIXED: &str = include_str!("../../tests/golden/randrw.json");
+    const READ: &str = include_str!("../../tests/golden/read.json");
+    const FAILED: &str = include_str!("../../tests/golden/verify-failed.json");
+
+    fn job(pattern: Pattern) -> FioJob {
+        FioJob {
+            engine: "libaio".into(),
+            pattern,
+            read_percent: 70,
+            block_bytes: 4096,
+            iodepth: 16,
+            jobs: 3,
+            direct: true,
+            files: 2,
+            file_bytes: 4 << 20,
+            io_bytes: Some(3 << 20),
+            runtime_ms: None,
+            ramp_ms: 0,
+            options: [].into(),
+        }
+    }
+
+    #[test]
+    fn a_mixed_report_of_fio_3_33_is_read() {
+        let metrics = Report::parse(MIXED)
+            .unwrap()
+            .metrics(&job(Pattern::RandRw))
+            .unwrap();
+        let (read, write) = (metrics.read.unwrap(), metrics.write.unwrap());
+        assert_eq!((read.ios, read.bytes, write.ios), (541, 2_215_936, 227));
+        assert!((read.iops - 24_590.909_091).abs() < 1e-6, "{}", read.iops);
+        assert!((read.bytes_per_s - 100_724_363.0).abs() < 0.5);
+        assert!(
+            (read.slat.mean_us - 30.890_756_007).abs() < 1e-9,
+            "nanoseconds to us"
+        );
+        assert!((read.lat.max_us - 11_495.9).abs() < 1e-9);
+        let wanted = [
+            (50.0, 264.192),
+            (90.0, 391.168),
+            (99.0, 8454.144),
+            (99.9, 10_158.08),
+        ];
+        assert_eq!(read.clat.percentiles, wanted);
+        assert!((metrics.runtime_ms - 22.0).abs() < f64::EPSILON);
+        assert_eq!(metrics.fio_ctx, 151);
+        assert!((metrics.fio_usr_percent - 7.936_508).abs() < 1e-9);
+        assert!((metrics.fio_sys_percent - 1.587_302).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_side_that_the_job_does_not_have_is_none() {
+        let mut job = job(Pattern::Read);
+        (job.io_bytes, job.runtime_ms) = (None, Some(200));
+        let metrics = Report::parse(READ).unwrap().metrics(&job).unwrap();
+        assert!(metrics.write.is_none());
+        assert!(metrics.read.unwrap().iops > 1000.0);
+    }
+
+    #[test]
+    fn a_job_that_ended_early_has_no_figures() {
+        let mut job = job(Pattern::Read);
+        (job.io_bytes, job.runtime_ms) = (None, Some(5000));
+        let error = Report::parse(READ).unwrap().metrics(&job).unwrap_err();
+        assert!(error.to_string().contains("asked for 5000 ms"), "{error}");
+        job.io_bytes = Some(1 << 40);
+        let error = Report::parse(READ).unwrap().metrics(&job).unwrap_err();
+        assert!(matches!(error, ReportError::Short(_)), "{error}");
+        let reads = Report::parse(READ).unwrap();
+        // A job that should write and did not.
+        (job.pattern, job.io_bytes, job.runtime_ms) = (Pattern::RandRw, None, Some(200));
+        assert!(matches!(reads.metrics(&job), Err(ReportError::Short(_))));
+    }
+
+    #[test]
+    fn messages_before_the_report_are_split_off_and_the_error_is_named() {
+        let at = start_of_json(FAILED);
+        assert!(FAILED[..at].contains("bad magic header") && FAILED[at..].starts_with('{'));
+        let error = Report::parse(&FAILED[at..]).unwrap().first_error().unwrap();
+        assert!(error.starts_with("84 (EILSEQ"), "{error}");
+        assert_eq!(Report::parse(MIXED).unwrap().first_error(), None);
+        assert_eq!(start_of_json("no report at all"), 16);
+    }
+
+    #[test]
+    fn what_is_missing_or_no_number_is_named() {
+        let without = |from: &str, to: &str| {
+            let text = MIXED.replace(from, to);
+            assert_ne!(text, MIXED, "{from} is in the file");
+            let report = Report::parse(&text)?;
+            report.metrics(&job(Pattern::RandRw)).map(drop)
+        };
+        let error = without("\"total_ios\"", "\"renamed\"").unwrap_err();
+        assert!(
+            error.to_string().contains("jobs[0].read.total_ios"),
+            "{error}"
+        );
+        let error = without("\"clat_ns\"", "\"clat_us\"").unwrap_err();
+        assert!(error.to_string().contains("clat_ns"), "{error}");
+        let error = without("\"mean\" : 30890.756007", "\"mean\" : nan").unwrap_err();
+        assert!(matches!(error, ReportError::NotJson(_)), "{error}");
+        let error = without("\"mean\" : 30890.756007", "\"mean\" : null").unwrap_err();
+        assert!(
+            error.to_string().contains("read.slat_ns.mean = null"),
+            "{error}"
+        );
+        let error = without("\"iops\" : 24590.909091", "\"iops\" : -1.0").unwrap_err();
+        assert!(error.to_string().contains("read.iops = -1.0"), "{error}");
+        assert!(matches!(Report::parse("{}"), Err(ReportError::Missing(_))));
+        assert!(matches!(
+            Report::parse("{\"jobs\" : ["),
+            Err(ReportError::NotJson(_))
+        ));
+        assert!(matches!(Report::parse(""), Err(ReportError::NotJson(_))));
+    }
+}

@@ -272,7 +272,7 @@ fn readdir_1000(dir: &Path) -> io::Result<()> {
 fn readdir_rewind(dir: &Path) -> io::Result<()> {
     file(dir, "a", b"")?;
     let mut open = nix::dir::Dir::open(dir, nix::fcntl::OFlag::O_RDONLY, Mode::empty())?;
-    let mut count = || open.iter().filter(|e| e.is_ok()).count();
+    let mut count = || open.iter().filter(Result::is_ok).count();
     equal("entries with dot and dot dot", count(), 3)?;
     file(dir, "b", b"")?;
     // A new iterator rewinds; the new name has to be seen.
