@@ -46,7 +46,7 @@ pub struct Artifacts {
     /// `efuse.ko`, without debug information, with BTF.
     pub module: PathBuf,
     /// Hash over everything that went into the module: the distribution's `fs/fuse`, the patch
-    /// series, our files, the kernel's release and the compiler.
+    /// series, our files and the kernel's release.
     pub module_hash: String,
 }
 
