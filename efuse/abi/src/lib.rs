@@ -7,6 +7,8 @@
 //! A transport whose fixed arguments and payload live in different memory (ring channels,
 //! io_uring) uses [`Request::from_parts`].
 
+#![forbid(unsafe_code)]
+
 mod dirent;
 mod errno;
 mod flags;
