@@ -71,10 +71,12 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     }
     for error in &errors {
         match error.raw_os_error() {
-            Some(libc::ENOTCONN | libc::ECONNABORTED) => {}
+            // A page that could not be filled is an EIO to whoever waited for it,
+            // whatever the reason.
+            Some(libc::ENOTCONN | libc::ECONNABORTED | libc::EIO) => {}
             _ => {
                 return fail(format!(
-                    "a request ended with {error:?} after the kill, not with ENOTCONN or ECONNABORTED"
+                    "a request ended with {error:?} after the kill, not with ENOTCONN, ECONNABORTED or EIO"
                 ));
             }
         }

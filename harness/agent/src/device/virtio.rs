@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::sys;
 
 /// The serial that the VM's disk is given.
-pub const SERIAL: &str = "efuse";
+pub const SERIAL: &str = "efuse-disk";
 
 struct Disk {
     path: PathBuf,
