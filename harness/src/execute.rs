@@ -23,6 +23,9 @@ use crate::session::{Measured, Opener, Opening, Session, SessionError};
 /// Sessions that may be lost before the run is given up.
 pub const MAX_LOST: u32 = 8;
 
+/// Attempts that may fail in a row while the device and its files are made.
+const UNPREPARED: u32 = 3;
+
 /// Why a run stopped before its end. What was finished is stored in every case.
 #[derive(Debug, Error)]
 pub enum RunError {
@@ -42,6 +45,9 @@ pub enum RunError {
         .0.join("\n  ")
     )]
     Changed(Vec<String>),
+    /// Attempts fail before the system under test is touched: it is the machine.
+    #[error("{UNPREPARED} attempts in a row failed before any system was mounted; the last: {0}")]
+    Unprepared(String),
     /// Too many sessions were lost.
     #[error("{lost} guests were lost one after another; the last one: {last}")]
     TooManyLost {
@@ -122,6 +128,7 @@ pub struct Execution<'a> {
     limits: Limits,
     session: Option<Box<dyn Session>>,
     lost: u32,
+    unprepared: u32,
     clock: Clock,
     tries: BTreeMap<(String, u32), u32>,
     done: usize,
@@ -161,6 +168,7 @@ pub fn execute(
         limits,
         session: None,
         lost: 0,
+        unprepared: 0,
         clock,
         tries: BTreeMap::new(),
         done: 0,
@@ -207,14 +215,14 @@ impl Execution<'_> {
     ) -> Result<Vec<Slot>, RunError> {
         while let Some(slot) = fresh.pop_front() {
             let left = self.clock.total(fresh.iter().chain(&again));
-            if !self.attempt(&slot, left)? {
+            if !self.attempt(&slot, left, true)? {
                 again.push_back(slot);
             }
         }
         let mut failed = Vec::new();
         while let Some(slot) = again.pop_front() {
             let left = self.clock.total(&again);
-            if !self.attempt(&slot, left)? {
+            if !self.attempt(&slot, left, false)? {
                 failed.push(slot);
             }
         }
@@ -229,8 +237,14 @@ impl Execution<'_> {
         }
     }
 
-    /// One attempt at one slot; whether it has a figure now.
-    fn attempt(&mut self, slot: &Slot, left_after: Duration) -> Result<bool, RunError> {
+    /// One attempt at one slot; whether it has a figure now. `again` says that a failure
+    /// will be retried, which the time left then has to count.
+    fn attempt(
+        &mut self,
+        slot: &Slot,
+        left_after: Duration,
+        again: bool,
+    ) -> Result<bool, RunError> {
         let cell = self
             .plan
             .cell(&slot.cell)
@@ -304,8 +318,24 @@ impl Execution<'_> {
         self.clock.learn(&attempt);
         let done = matches!(attempt.outcome, Outcome::Done { .. });
         self.done += usize::from(done);
-        let position = self.position(left_after);
+        let mut left = left_after;
+        if again && !done {
+            left += self.clock.expect(&slot.cell);
+        }
+        let position = self.position(left);
         self.watch.finished(position, &attempt);
+        match &attempt.outcome {
+            Outcome::Failed {
+                phase: Phase::Prepare | Phase::Layout,
+                reason,
+            } if lost.is_none() => {
+                self.unprepared += 1;
+                if self.unprepared >= UNPREPARED {
+                    return Err(RunError::Unprepared(reason.clone()));
+                }
+            }
+            _ => self.unprepared = 0,
+        }
         if let Some(last) = lost {
             self.lost += 1;
             if self.lost >= self.limits.max_lost {

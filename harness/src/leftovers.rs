@@ -21,35 +21,48 @@ pub struct Leftover {
     pub mounts: Vec<PathBuf>,
 }
 
-/// Folders `agent-PID` whose process is gone, with what is mounted in them.
+/// Folders `agent-PID.N` whose process is gone, with what is mounted in them; also those
+/// in `/dev/shm`, where the files of loop devices are.
 ///
 /// # Errors
-/// If the folder of them or the mount table cannot be read.
+/// If a folder of them or the mount table cannot be read.
 pub fn find(state: &Path) -> Result<Vec<Leftover>> {
-    let entries = match fs::read_dir(state) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
-        Err(e) => return Err(e).with_context(|| format!("cannot read {}", state.display())),
-    };
     let table = fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
     let table = String::from_utf8_lossy(&table);
+    let mut out = Vec::new();
+    for (parent, prefix) in [(state, "agent-"), (Path::new("/dev/shm"), "efuse-agent-")] {
+        for folder in dead(parent, prefix)? {
+            let mounts = mount_points(&table)
+                .filter(|p| p.starts_with(&folder))
+                .collect();
+            out.push(Leftover { folder, mounts });
+        }
+    }
+    Ok(out)
+}
+
+fn dead(parent: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(parent) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(e) => return Err(e).with_context(|| format!("cannot read {}", parent.display())),
+    };
     let mut out = Vec::new();
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|n| n.strip_prefix("agent-")) else {
-            continue;
-        };
-        if Path::new("/proc").join(pid).exists() {
-            continue;
+        let pid = name.to_str().and_then(|n| {
+            n.strip_prefix(prefix)?
+                .split('.')
+                .next()?
+                .parse::<u32>()
+                .ok()
+        });
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            out.push(fs::canonicalize(entry.path())?);
         }
-        let folder = fs::canonicalize(entry.path())?;
-        let mounts = mount_points(&table)
-            .filter(|p| p.starts_with(&folder))
-            .collect();
-        out.push(Leftover { folder, mounts });
     }
-    out.sort_by(|a, b| a.folder.cmp(&b.folder));
+    out.sort();
     Ok(out)
 }
 
@@ -96,14 +109,18 @@ mod tests {
     #[test]
     fn only_the_folders_of_dead_agents_are_found() {
         let state = tempfile::tempdir().unwrap();
-        let alive = format!("agent-{}", std::process::id());
+        let alive = format!("agent-{}.0", std::process::id());
         // Larger than any process number.
-        for name in [alive.as_str(), "agent-99999999", "other"] {
+        for name in [alive.as_str(), "agent-99999999.1", "agent-x", "other"] {
             fs::create_dir(state.path().join(name)).unwrap();
         }
-        let found = find(state.path()).unwrap();
+        let found = dead(state.path(), "agent-").unwrap();
         assert_eq!(found.len(), 1);
-        assert!(found[0].folder.ends_with("agent-99999999"));
-        assert_eq!(find(Path::new("/nonexistent")).unwrap(), []);
+        assert!(found[0].ends_with("agent-99999999.1"));
+        assert!(
+            dead(Path::new("/nonexistent"), "agent-")
+                .unwrap()
+                .is_empty()
+        );
     }
 }

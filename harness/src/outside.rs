@@ -54,22 +54,45 @@ fn clang() -> String {
         )
 }
 
-/// Fills in what the agent cannot see: revision, tools of the outside, accelerator.
-pub fn complete(environment: &mut Environment, root: &Path, accelerator: Accelerator) {
-    environment.accelerator = accelerator;
-    environment.revision = revision(root);
-    let mut set = |name: &str, value: String| {
-        environment.versions.insert(name.to_owned(), value);
-    };
-    set("clang", clang());
-    set("rustc", first_line("rustc", &["--version"]));
-    if environment.place == Place::Vm {
-        set("qemu", first_line(QEMU, &["--version"]));
-        let release = nix::sys::utsname::uname().map_or_else(
-            |_| "unknown".to_owned(),
-            |u| u.release().to_string_lossy().into_owned(),
-        );
-        set("host kernel", release);
+/// What the agent cannot see. Taken once, when `eval` starts: what is committed or
+/// installed while it measures does not change what it measures with.
+#[derive(Clone, Debug)]
+pub struct Outside {
+    revision: String,
+    versions: Vec<(&'static str, String)>,
+}
+
+impl Outside {
+    /// Looks at revision and tools.
+    #[must_use]
+    pub fn look(root: &Path, place: Place) -> Self {
+        let mut versions = vec![
+            ("clang", clang()),
+            ("rustc", first_line("rustc", &["--version"])),
+        ];
+        if place == Place::Vm {
+            let release = nix::sys::utsname::uname().map_or_else(
+                |_| "unknown".to_owned(),
+                |u| u.release().to_string_lossy().into_owned(),
+            );
+            versions.push(("qemu", first_line(QEMU, &["--version"])));
+            versions.push(("host kernel", release));
+        }
+        Self {
+            revision: revision(root),
+            versions,
+        }
+    }
+
+    /// Completes what the agent saw.
+    pub fn complete(&self, environment: &mut Environment, accelerator: Accelerator) {
+        environment.accelerator = accelerator;
+        environment.revision.clone_from(&self.revision);
+        for (name, version) in &self.versions {
+            environment
+                .versions
+                .insert((*name).to_owned(), version.clone());
+        }
     }
 }
 

@@ -249,6 +249,7 @@ pub fn render(rows: &[Row], base: &str, emulated: bool) -> String {
         }
         let figure = |v: Option<f64>| v.map_or_else(|| "-".to_owned(), show_figure);
         let ratio = |r: &Option<Ratio>| match r {
+            Some(_) if row.system == base => "1".to_owned(),
             Some(r) => match r.interval {
                 Some(Interval { low, high }) => format!("{:.2} [{low:.2}, {high:.2}]", r.median),
                 None => format!("{:.2}", r.median),

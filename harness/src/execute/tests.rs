@@ -23,6 +23,8 @@ enum Event {
     Done,
     /// Failed inside, the session lives.
     Fail,
+    /// Failed before the system was mounted.
+    Unprepared,
     /// The guest dies.
     Die,
     /// `eval` is killed with SIGKILL in the middle of it.
@@ -88,6 +90,10 @@ impl Session for Scripted {
                 testing::done(10.0, 5.0)
             }
             Event::Fail => testing::failed("fio exited with 1"),
+            Event::Unprepared => Outcome::Failed {
+                phase: Phase::Prepare,
+                reason: "mkfs.ext4: no space".into(),
+            },
             Event::Die => return Err(SessionError::Lost("kernel panic\n trace".into())),
             Event::Interrupt => return Err(SessionError::Interrupted(2)),
             Event::Kill => resume_unwind(Box::new(Killed)),
@@ -276,6 +282,21 @@ fn guests_that_keep_dying_end_the_run_and_resume_goes_on() {
     assert!(error.to_string().contains("kernel panic"), "{error}");
     let completion = f.start(&[], 3).unwrap().unwrap();
     assert_eq!((completion.done, completion.failed.len()), (8, 0));
+}
+
+#[test]
+fn a_machine_that_can_prepare_nothing_ends_the_run() {
+    use Event::{Done, Unprepared};
+    let f = Fixture::new(&["a", "b"], 3, 1);
+    let script = [
+        Unprepared, Unprepared, Done, Unprepared, Unprepared, Unprepared,
+    ];
+    let error = f.start(&script, 3).unwrap().unwrap_err();
+    assert!(matches!(error, RunError::Unprepared(_)), "{error}");
+    assert!(error.to_string().contains("mkfs.ext4: no space"), "{error}");
+    assert_eq!(f.attempts().list.len(), script.len());
+    let completion = f.start(&[], 3).unwrap().unwrap();
+    assert_eq!(completion.done, f.plan.order.len());
 }
 
 #[test]

@@ -14,7 +14,7 @@ use efuse_systems::BinDirs;
 use super::{Checked, Measured, Opener, Opening, Session, SessionError};
 use crate::interrupt::Interrupt;
 use crate::leftovers;
-use crate::outside;
+use crate::outside::Outside;
 
 /// How often a wait looks for Ctrl-C.
 const POLL: Duration = Duration::from_millis(100);
@@ -38,6 +38,7 @@ pub struct HostOptions {
 #[derive(Debug)]
 pub struct HostOpener {
     options: HostOptions,
+    outside: Outside,
     interrupt: Interrupt,
     opened: u32,
 }
@@ -47,6 +48,7 @@ impl HostOpener {
     #[must_use]
     pub fn new(options: HostOptions, interrupt: Interrupt) -> Self {
         Self {
+            outside: Outside::look(&options.root, Place::Host),
             options,
             interrupt,
             opened: 0,
@@ -87,7 +89,7 @@ impl Opener for HostOpener {
         };
         let agent = Agent::new(options).map_err(|e| SessionError::Open(e.to_string()))?;
         let mut environment = agent.environment();
-        outside::complete(&mut environment, &self.options.root, Accelerator::Native);
+        self.outside.complete(&mut environment, Accelerator::Native);
         let (jobs, inbox) = channel::<Job>();
         let (outbox, news) = channel::<News>();
         // One thread for the whole session: the daemons ask to die with it.

@@ -8,12 +8,12 @@ use efuse_guest::{AccelRequest, Guest, GuestError, GuestSpec};
 use efuse_kernel::Artifacts;
 use efuse_model::attempt::Phase;
 use efuse_model::cell::Cell;
-use efuse_model::environment::Environment;
+use efuse_model::environment::{Environment, Place};
 use efuse_model::protocol::{FromAgent, PROTOCOL, ToAgent};
 
 use super::{Checked, Measured, Opener, Opening, Session, SessionError};
 use crate::interrupt::Interrupt;
-use crate::outside;
+use crate::outside::Outside;
 
 /// How often a wait looks for Ctrl-C.
 const POLL: Duration = Duration::from_millis(200);
@@ -45,6 +45,7 @@ pub struct VmOptions {
 #[derive(Debug)]
 pub struct VmOpener {
     options: VmOptions,
+    outside: Outside,
     interrupt: Interrupt,
     artifacts: Option<Artifacts>,
     boots: u32,
@@ -55,6 +56,7 @@ impl VmOpener {
     #[must_use]
     pub fn new(options: VmOptions, interrupt: Interrupt) -> Self {
         Self {
+            outside: Outside::look(&options.root, Place::Vm),
             options,
             interrupt,
             artifacts: None,
@@ -125,7 +127,7 @@ impl Opener for VmOpener {
         progress("waiting for the agent in the guest");
         let mut environment = vm.ready()?;
         let accelerator = vm.guest.accelerator();
-        outside::complete(&mut environment, &self.options.root, accelerator);
+        self.outside.complete(&mut environment, accelerator);
         environment
             .artifacts
             .insert("efuse.ko source".to_owned(), module_hash);
@@ -221,18 +223,37 @@ impl Vm {
     }
 }
 
-/// A guest's error (what, then lines of a trace or of the console) as a stored reason.
+/// What the line of a trace contains that says what happened; the lines before it only
+/// lead up to it.
+const HEADLINES: [&str; 10] = [
+    "Kernel panic",
+    "BUG:",
+    "kernel BUG",
+    "Oops",
+    "WARNING:",
+    "INFO: task",
+    "rcu:",
+    "watchdog:",
+    "general protection",
+    "Out of memory",
+];
+
+/// A guest's error (what, then lines of a trace or of the console) as a stored reason:
+/// one line that says what happened and where all of it is, then the first lines.
 fn reason(error: &str, console: &str) -> String {
     let mut lines = error.lines().filter(|l| !l.trim().is_empty());
-    let what = lines
-        .next()
-        .unwrap_or("the guest was lost")
-        .trim_end_matches(':');
-    let Some(first) = lines.next() else {
+    let what = lines.next().unwrap_or("the guest was lost");
+    let what = what.trim_end_matches(':');
+    let trace: Vec<&str> = lines.collect();
+    let Some(first) = trace.first() else {
         return format!("{what}; console: {console}");
     };
-    let mut reason = format!("{what}: {}; all of it: {console}", first.trim());
-    for line in lines.take(TRACE_LINES) {
+    let at = trace
+        .iter()
+        .position(|line| HEADLINES.iter().any(|h| line.contains(h)));
+    let headline = at.map_or(*first, |at| trace[at]);
+    let mut reason = format!("{what}: {}; all of it: {console}", headline.trim());
+    for line in trace.iter().skip(at.unwrap_or(0)).take(TRACE_LINES) {
         reason.push('\n');
         reason.push_str(line);
     }
@@ -357,16 +378,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trace_is_cut_and_its_first_line_leads() {
-        let trace: Vec<_> = (0..50).map(|n| format!("[  1.{n:02}] line {n}")).collect();
+    fn a_reason_leads_with_what_happened() {
+        let mut trace = vec![
+            "[ 1.0] drop_caches: 3",
+            "[ 2.0] Kernel panic - not syncing: x",
+        ];
+        trace.extend([" panic+0x1/0x2"; 50]);
         let text = format!("the guest's kernel panicked:\n\n{}", trace.join("\n"));
         let reason = reason(&text, "console-3.log");
         let mut lines = reason.lines();
         assert_eq!(
             lines.next().unwrap(),
-            "the guest's kernel panicked: [  1.00] line 0; all of it: console-3.log"
+            "the guest's kernel panicked: [ 2.0] Kernel panic - not syncing: x; all of it: console-3.log"
         );
-        assert_eq!(lines.next().unwrap(), "[  1.01] line 1");
+        assert_eq!(lines.next().unwrap(), trace[1]);
         assert_eq!(reason.lines().count(), 1 + TRACE_LINES);
     }
 

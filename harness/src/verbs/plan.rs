@@ -15,6 +15,7 @@ use super::{Context, Status};
 use crate::catalogue::{self, Catalogue};
 use crate::cli::Selection;
 use crate::estimate::Clock;
+use crate::places;
 use crate::planning::{self, Request};
 use crate::runs;
 use crate::table::Table;
@@ -41,6 +42,7 @@ struct Shown<'a> {
 /// # Errors
 /// If the workload or a system is unknown, or the device does not fit.
 pub fn run(context: &Context, verb: &Plan) -> Result<Status> {
+    places::build_controls(context)?;
     let catalogue = context.catalogue()?;
     for name in expand(&verb.selection.workload) {
         let chosen = choose(&catalogue, &verb.selection, &name)?;
