@@ -15,6 +15,9 @@ use crate::creds::Baseline;
 use crate::nodes::Node;
 use crate::table::lock;
 
+/// The group of nobody in particular.
+const OVERFLOW_GID: u32 = 65534;
+
 /// How the opens of one node are served.
 #[derive(Debug, Default)]
 pub(crate) struct Backing {
@@ -80,7 +83,7 @@ impl Passthrough {
     /// with the credentials of this very call. Without CAP_FSETID in them, a write clears suid and
     /// sgid below even though the daemon is root.
     fn register(&self, file: BorrowedFd<'_>, baseline: &Baseline) -> Result<i32, Errno> {
-        let _caps = baseline.without_fsetid();
+        let _caps = baseline.unprivileged(OVERFLOW_GID);
         self.files.open(file)
     }
 

@@ -76,12 +76,17 @@ impl Baseline {
     }
 
     /// Until the guard is dropped, the kernel below clears suid and sgid on write, truncate and
-    /// the like as it does for an ordinary user.
-    pub(crate) fn without_fsetid(&self) -> WithoutFsetid<'_> {
+    /// the like as it does for an ordinary user of group `gid`.
+    ///
+    /// The group counts for files with sgid but without execute permission for the group: members
+    /// keep that bit. Supplementary groups are not known here, so such a member loses it.
+    pub(crate) fn unprivileged(&self, gid: u32) -> Unprivileged<'_> {
+        // SAFETY: no pointers.
+        unsafe { libc::syscall(libc::SYS_setfsgid, gid) };
         let mut caps = self.caps;
         caps[0].effective &= !(1 << CAP_FSETID);
         set_caps(&caps);
-        WithoutFsetid(self)
+        Unprivileged(self)
     }
 }
 
@@ -115,10 +120,12 @@ impl Drop for AsCaller<'_> {
     }
 }
 
-pub(crate) struct WithoutFsetid<'a>(&'a Baseline);
+pub(crate) struct Unprivileged<'a>(&'a Baseline);
 
-impl Drop for WithoutFsetid<'_> {
+impl Drop for Unprivileged<'_> {
     fn drop(&mut self) {
+        // SAFETY: no pointers.
+        unsafe { libc::syscall(libc::SYS_setfsgid, self.0.gid) };
         set_caps(&self.0.caps);
     }
 }

@@ -23,6 +23,7 @@ impl StackFs {
 
     pub(crate) fn do_open(
         &self,
+        cx: &Context<'_>,
         node: u64,
         flags: i32,
         kill_suidgid: bool,
@@ -30,7 +31,7 @@ impl StackFs {
         let node = self.node(node)?;
         let flags = Self::lower_flags(flags);
         let fd = if kill_suidgid {
-            let _caps = self.baseline.without_fsetid();
+            let _caps = self.baseline.unprivileged(cx.gid);
             self.reopen(node.fd(), flags)?
         } else {
             self.reopen(node.fd(), flags)?
@@ -63,7 +64,13 @@ impl StackFs {
     }
 
     #[inline]
-    pub(crate) fn do_write(&self, node: u64, arg: &WriteIn, data: &[u8]) -> Result<usize, Errno> {
+    pub(crate) fn do_write(
+        &self,
+        cx: &Context<'_>,
+        node: u64,
+        arg: &WriteIn,
+        data: &[u8],
+    ) -> Result<usize, Errno> {
         let flags = WriteFlags::from_bits_retain(arg.write_flags);
         let open_flags = arg.flags as i32;
         let from_cache = flags.contains(WriteFlags::CACHE);
@@ -78,7 +85,7 @@ impl StackFs {
             }
         };
         if flags.contains(WriteFlags::KILL_SUIDGID) {
-            self.killing_set_id(node, fd, write)
+            self.killing_set_id(cx, node, fd, write)
         } else {
             write()
         }
@@ -88,6 +95,7 @@ impl StackFs {
     /// the kernel above if there was something to clear.
     fn killing_set_id<T>(
         &self,
+        cx: &Context<'_>,
         node: u64,
         fd: RawFd,
         change: impl FnOnce() -> Result<T, Errno>,
@@ -97,7 +105,7 @@ impl StackFs {
             return change();
         }
         let result = {
-            let _caps = self.baseline.without_fsetid();
+            let _caps = self.baseline.unprivileged(cx.gid);
             change()
         };
         if result.is_ok()
@@ -121,7 +129,7 @@ impl StackFs {
         if cx.uid == 0 {
             change()
         } else {
-            self.killing_set_id(node, fd, change)
+            self.killing_set_id(cx, node, fd, change)
         }
     }
 
@@ -139,7 +147,7 @@ impl StackFs {
         if cx.uid == 0 {
             change()
         } else {
-            self.killing_set_id(arg.nodeid_out, to, change)
+            self.killing_set_id(cx, arg.nodeid_out, to, change)
         }
     }
 

@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 
 use efuse_abi::wire::{Attr, SetattrIn};
 use efuse_abi::{Errno, SetattrValid};
-use efuse_runtime::Attributes;
+use efuse_runtime::{Attributes, Context};
 
 use crate::sys::FdPath;
 use crate::{StackFs, attr, sys};
@@ -22,7 +22,12 @@ impl StackFs {
         })
     }
 
-    pub(crate) fn do_setattr(&self, id: u64, arg: &SetattrIn) -> Result<Attributes<Attr>, Errno> {
+    pub(crate) fn do_setattr(
+        &self,
+        cx: &Context<'_>,
+        id: u64,
+        arg: &SetattrIn,
+    ) -> Result<Attributes<Attr>, Errno> {
         let node = self.node(id)?;
         let path = FdPath::new(node.fd());
         let valid = SetattrValid::from_bits_retain(arg.valid);
@@ -48,7 +53,7 @@ impl StackFs {
                 None => sys::truncate(path.path(), size),
             };
             if valid.contains(SetattrValid::KILL_SUIDGID) {
-                let _caps = self.baseline.without_fsetid();
+                let _caps = self.baseline.unprivileged(cx.gid);
                 truncate()?;
             } else {
                 truncate()?;

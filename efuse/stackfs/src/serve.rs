@@ -51,6 +51,7 @@ impl FileSystem for StackFs {
     }
 
     fn worker_start(&self) {
+        sys::drop_groups();
         // Each worker needs a umask of its own; see `Baseline::act_as`.
         if let Err(errno) = sys::unshare_fs() {
             eprintln!("stackfs: cannot separate a worker's umask ({errno}); masks may mix");
@@ -92,11 +93,11 @@ impl FileSystem for StackFs {
 
     fn setattr(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: u64,
         arg: &SetattrIn,
     ) -> Result<Attributes<Attr>, Errno> {
-        self.do_setattr(node, arg)
+        self.do_setattr(cx, node, arg)
     }
 
     fn readlink(&self, _: &Context<'_>, node: u64, out: &mut [u8]) -> Result<usize, Errno> {
@@ -163,12 +164,12 @@ impl FileSystem for StackFs {
 
     fn open(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: u64,
         flags: u32,
         kill_suidgid: bool,
     ) -> Result<Opened, Errno> {
-        self.do_open(node, flags as i32, kill_suidgid)
+        self.do_open(cx, node, flags as i32, kill_suidgid)
     }
 
     fn create(
@@ -202,12 +203,12 @@ impl FileSystem for StackFs {
 
     fn write(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: u64,
         arg: &WriteIn,
         data: &[u8],
     ) -> Result<usize, Errno> {
-        self.do_write(node, arg, data)
+        self.do_write(cx, node, arg, data)
     }
 
     fn flush(&self, _: &Context<'_>, _node: u64, arg: &FlushIn) -> Result<(), Errno> {
@@ -271,13 +272,13 @@ impl FileSystem for StackFs {
 
     fn setxattr(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: u64,
         name: &CStr,
         value: &[u8],
         arg: &SetxattrIn,
     ) -> Result<(), Errno> {
-        self.do_setxattr(node, name, value, arg)
+        self.do_setxattr(cx, node, name, value, arg)
     }
 
     fn getxattr(

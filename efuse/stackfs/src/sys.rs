@@ -283,6 +283,14 @@ pub(crate) fn umask(mask: u32) -> u32 {
     unsafe { libc::umask(mask) }
 }
 
+/// Takes the calling thread's supplementary groups away: what the daemon's user happens to be a
+/// member of must not count for callers. A process that may not do this has no right to act for
+/// others anyway.
+pub(crate) fn drop_groups() {
+    // SAFETY: no groups, so no pointer is followed. The raw call concerns this thread only.
+    unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()) };
+}
+
 /// Takes the calling thread out of the process's common umask (and working directory).
 pub(crate) fn unshare_fs() -> Result<(), Errno> {
     call!(libc::unshare(libc::CLONE_FS)).map(drop)

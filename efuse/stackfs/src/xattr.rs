@@ -7,7 +7,7 @@ use std::ffi::CStr;
 
 use efuse_abi::Errno;
 use efuse_abi::wire::SetxattrIn;
-use efuse_runtime::XattrReply;
+use efuse_runtime::{Context, XattrReply};
 
 use crate::sys::FdPath;
 use crate::{StackFs, sys};
@@ -17,6 +17,7 @@ const ACL_KILL_SGID: u32 = 1;
 impl StackFs {
     pub(crate) fn do_setxattr(
         &self,
+        cx: &Context<'_>,
         node: u64,
         name: &CStr,
         value: &[u8],
@@ -26,7 +27,7 @@ impl StackFs {
         let path = FdPath::new(node.fd());
         let set = || sys::setxattr(path.path(), name, value, arg.flags as i32);
         if arg.setxattr_flags & ACL_KILL_SGID != 0 {
-            let _caps = self.baseline.without_fsetid();
+            let _caps = self.baseline.unprivileged(cx.gid);
             set()
         } else {
             set()
