@@ -109,6 +109,11 @@ fn one(context: &Context, verb: &Run, workload: &str, name: Option<String>) -> R
             Ok((session, probed))
         });
     drop(steps);
+    if opened.is_err() && std::fs::metadata(&opening.console).is_ok_and(|m| m.len() == 0) {
+        // No guest came to the point of saying anything; a console with text is named by
+        // the message.
+        let _ = std::fs::remove_file(&opening.console);
+    }
     let (mut session, probed) = match opened {
         Ok(opened) => opened,
         Err(SessionError::Interrupted(signal)) => {
