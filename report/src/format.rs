@@ -2,7 +2,7 @@
 //! per table so that its cells compare at a glance.
 
 use crate::metric::Metric;
-use crate::stats::Interval;
+use crate::stats::{self, Interval, Verdict};
 use crate::table::{Ratio, Row};
 
 /// Three significant digits below 1000, four above, thousands separated by commas.
@@ -179,6 +179,19 @@ pub fn ratio(r: &Ratio) -> String {
     }
 }
 
+/// What a ratio says, in words that promise no more than its repetitions can: below six,
+/// where no interval reaches 95 %, only what was seen is said.
+#[must_use]
+pub fn verdict(r: &Ratio) -> String {
+    let words = r.verdict.words();
+    let one_sided = matches!(r.verdict, Verdict::Higher | Verdict::Lower);
+    if one_sided && stats::range_coverage(r.n) < stats::CONFIDENCE {
+        format!("{words} in all {}", r.n)
+    } else {
+        words.to_owned()
+    }
+}
+
 /// Whole seconds in UTC: `2026-11-24 18:30:24 UTC`.
 #[must_use]
 pub fn time(t: jiff::Timestamp) -> String {
@@ -215,6 +228,26 @@ mod tests {
         let us = Unit::of(Metric::Slat, [9.79, 130_802.0]);
         assert_eq!(us.with(9.79), "9.79 \u{b5}s");
         assert_eq!(Unit::of(Metric::Iops, [1e6]).with(1e6), "1,000,000 IOPS");
+    }
+
+    #[test]
+    fn few_repetitions_promise_nothing() {
+        let mut r = Ratio {
+            median: 2.0,
+            interval: Some(Interval {
+                low: 1.5,
+                high: 2.5,
+            }),
+            n: 3,
+            verdict: Verdict::Higher,
+            points: vec![],
+            across_sessions: 0,
+        };
+        assert_eq!(verdict(&r), "higher in all 3");
+        r.n = 6;
+        assert_eq!(verdict(&r), "higher");
+        (r.n, r.verdict) = (2, Verdict::Unclear);
+        assert_eq!(verdict(&r), "no clear difference");
     }
 
     #[test]

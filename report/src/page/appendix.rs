@@ -286,7 +286,8 @@ fn method(page: &Page<'_>) -> Markup {
                 " where the whole interval lies on that side of 1, " em { "no clear difference" }
                 " where it holds 1. The range of n repetitions covers the true median with a probability of at most "
                 "1 \u{2212} 2" sup { "1\u{2212}n" } ": " (coverage(3)) " for n = 3, " (coverage(5)) " for 5, "
-                (coverage(6)) " for 6; no interval from n repetitions can promise more."
+                (coverage(6)) " for 6; no interval from n repetitions can promise more. Below six, the words therefore only say what was seen: "
+                em { "higher in all 3" } "."
             }
             @if across > 0 {
                 p {

@@ -205,7 +205,7 @@ fn ratio_cell(page: &Page<'_>, system: &str, ratio: Option<&Ratio>) -> Markup {
         Some(r) => html! {
             td.num {
                 (format::ratio(r))
-                @if r.interval.is_some() { " " small.verdict { (r.verdict.words()) } }
+                @if r.interval.is_some() { " " small.verdict { (format::verdict(r)) } }
             }
         },
         None => html! { td.num { span.none { "no ratio" } } },
