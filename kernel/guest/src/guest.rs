@@ -32,6 +32,10 @@ const TRACE_SILENCE: Duration = Duration::from_millis(1500);
 const AFTERMATH: Duration = Duration::from_secs(5);
 /// How long the agent may take to finish and the guest to power off.
 const SHUTDOWN: Duration = Duration::from_secs(30);
+/// How often a boot is tried again that failed for the emulation's sake.
+const BOOT_RETRIES: u32 = 2;
+/// What init says first of all.
+const INIT_STARTED: &[u8] = b"efuse-init: started";
 /// Between two looks at whether a write that blocks still makes sense.
 const WRITE_PATIENCE: Duration = Duration::from_millis(200);
 
@@ -202,6 +206,51 @@ impl Guest {
         Ok(guest)
     }
 
+    /// Starts a guest and waits until its agent is ready; gives that first message too.
+    ///
+    /// QEMU's emulation now and then (about one boot in a hundred was seen with QEMU 7.2) trips
+    /// over a kernel that patches its own code while it starts. Such a failure comes before
+    /// anything of ours runs in the guest, and only then is the boot tried again, at most twice;
+    /// `progress` is told, and the failed console's log is kept beside the log as `*.failed-N`.
+    ///
+    /// # Errors
+    /// As [`Guest::start`]; else why the guest was lost, or [`GuestError::Timeout`] if the agent
+    /// was not ready within `patience`, or [`GuestError::Protocol`] if it said something else.
+    pub fn boot(
+        spec: &GuestSpec,
+        patience: Duration,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<(Self, FromAgent), GuestError> {
+        let mut attempt = 1;
+        loop {
+            let guest = Self::start(spec, progress)?;
+            let error = match guest.recv(patience) {
+                Ok(ready @ FromAgent::Ready { .. }) => return Ok((guest, ready)),
+                Ok(other) => GuestError::Protocol {
+                    reason: "the first message must be `ready`".to_owned(),
+                    line: format!("{other:?}").chars().take(200).collect(),
+                },
+                Err(error) => error,
+            };
+            let accelerator = guest.accelerator;
+            // The log is whole only when the guest is gone.
+            drop(guest);
+            let console = fs::read(&spec.console_log).unwrap_or_default();
+            if attempt > BOOT_RETRIES || !emulation_failed(&error, accelerator, &console) {
+                return Err(error);
+            }
+            let mut kept = spec.console_log.clone().into_os_string();
+            kept.push(format!(".failed-{attempt}"));
+            fs::rename(&spec.console_log, &kept)
+                .map_err(GuestError::io("keep the console's log", &spec.console_log))?;
+            progress(&format!(
+                "the emulated kernel failed before its init ran (console: {}); booting again",
+                Path::new(&kept).display()
+            ));
+            attempt += 1;
+        }
+    }
+
     /// Sends a message to the agent, waiting until it is on its way.
     ///
     /// # Errors
@@ -306,6 +355,18 @@ impl Drop for Guest {
             let _ = thread.join();
         }
     }
+}
+
+/// Whether it was the bare kernel that failed, emulated, before the first program of the guest.
+fn emulation_failed(error: &GuestError, accelerator: Accelerator, console: &[u8]) -> bool {
+    let of_the_kernel = matches!(
+        error,
+        GuestError::Panic { .. } | GuestError::Oops { .. } | GuestError::Warning { .. }
+    );
+    let init_ran = console
+        .windows(INIT_STARTED.len())
+        .any(|window| window == INIT_STARTED);
+    accelerator.emulated() && of_the_kernel && !init_ran
 }
 
 fn check(spec: &GuestSpec) -> Result<(), GuestError> {
@@ -514,5 +575,26 @@ fn readable(socket: &UnixStream, patience: Duration) -> nix::Result<bool> {
         Ok(count) => Ok(count > 0),
         Err(nix::errno::Errno::EINTR) => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_bare_emulated_kernel_gets_another_try() {
+        let oops = GuestError::Oops {
+            trace: String::new(),
+        };
+        let early = b"[    2.061160] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\n";
+        let late = b"[    2.0] efuse-init: started\n[    2.061160] Oops: int3\n";
+        assert!(emulation_failed(&oops, Accelerator::Tcg, early));
+        assert!(!emulation_failed(&oops, Accelerator::Tcg, late));
+        assert!(!emulation_failed(&oops, Accelerator::Kvm, early));
+        let hung = GuestError::Timeout {
+            waited: Duration::ZERO,
+        };
+        assert!(!emulation_failed(&hung, Accelerator::Tcg, early));
     }
 }

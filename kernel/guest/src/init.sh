@@ -18,6 +18,8 @@ must() {
 
 # The kernel has mounted nothing, and before /dev there is nowhere to complain.
 mount -t devtmpfs -o mode=755 dev /dev
+# A failure before this line is the bare kernel's; see Guest::boot.
+echo "<4>efuse-init: started" >/dev/kmsg
 mkdir -p /dev/pts /dev/shm /dev/virtio-ports
 ln -s /proc/self/fd /dev/fd
 ln -s /proc/self/fd/0 /dev/stdin

@@ -88,10 +88,11 @@ impl Bench {
 
     /// Boots and waits for the agent.
     fn boot(&self, spec: &GuestSpec) -> Guest {
-        let guest = Guest::start(spec, &mut |line| println!("{line}")).expect("QEMU starts");
-        match guest.recv(PATIENCE) {
-            Ok(FromAgent::Ready { protocol, .. }) => assert_eq!(protocol, PROTOCOL),
-            other => panic!("{other:?}\n{}", self.console()),
+        let (guest, ready) = Guest::boot(spec, PATIENCE, &mut |line| println!("{line}"))
+            .unwrap_or_else(|error| panic!("{error}\nthe console:\n{}", self.console()));
+        match ready {
+            FromAgent::Ready { protocol, .. } => assert_eq!(protocol, PROTOCOL),
+            other => panic!("{other:?}"),
         }
         println!("ready after {:.2} s", guest.uptime().as_secs_f64());
         guest
