@@ -208,10 +208,11 @@ impl Guest {
 
     /// Starts a guest and waits until its agent is ready; gives that first message too.
     ///
-    /// QEMU's emulation now and then (about one boot in a hundred was seen with QEMU 7.2) trips
-    /// over a kernel that patches its own code while it starts. Such a failure comes before
-    /// anything of ours runs in the guest, and only then is the boot tried again, at most twice;
-    /// `progress` is told, and the failed console's log is kept beside the log as `*.failed-N`.
+    /// Under QEMU 7.2's emulation the stock kernel itself oopsed once in about 130 boots, two
+    /// seconds after its start (others have seen the like when a kernel patches its own code).
+    /// Such a failure comes before anything of ours runs in the guest, and only then is the boot
+    /// tried again, at most twice; `progress` is told, and the failed console's log is kept
+    /// beside the log as `*.failed-N`.
     ///
     /// # Errors
     /// As [`Guest::start`]; else why the guest was lost, or [`GuestError::Timeout`] if the agent
