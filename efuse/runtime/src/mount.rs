@@ -47,7 +47,7 @@ impl MountOptions {
 pub enum MountError {
     /// The character device does not open.
     #[error(
-        "cannot open {}: {source} (is the kernel module loaded, and may this user open it?)",
+        "cannot open {} (is the kernel module loaded, and may this user open it?)",
         path.display()
     )]
     Device {
@@ -58,7 +58,7 @@ pub enum MountError {
         source: io::Error,
     },
     /// The mount point cannot be examined.
-    #[error("mount point {}: {source}", path.display())]
+    #[error("cannot use the mount point {}", path.display())]
     Mountpoint {
         /// The mount point.
         path: PathBuf,
@@ -77,7 +77,7 @@ pub enum MountError {
         path: PathBuf,
     },
     /// `mount(2)` failed.
-    #[error("mount of type {fstype} on {} failed: {source}", path.display())]
+    #[error("mount of type {fstype} on {} failed", path.display())]
     Mount {
         /// The file system type.
         fstype: String,
@@ -88,7 +88,7 @@ pub enum MountError {
         source: io::Error,
     },
     /// Unmounting failed.
-    #[error("cannot unmount {}: {source}", path.display())]
+    #[error("cannot unmount {}", path.display())]
     Unmount {
         /// The mount point.
         path: PathBuf,

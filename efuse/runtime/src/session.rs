@@ -65,7 +65,7 @@ pub enum SessionError {
     #[error(transparent)]
     Receive(#[from] ReceiveError),
     /// The kernel's first message makes no sense.
-    #[error("the kernel's INIT cannot be decoded: {0}")]
+    #[error("the kernel's INIT cannot be decoded")]
     Decode(#[from] DecodeError),
     /// Another request came before INIT.
     #[error("the kernel sent {0} before INIT")]
@@ -82,10 +82,10 @@ pub enum SessionError {
         minor: u32,
     },
     /// INIT could not be answered, or the file system refused to start.
-    #[error("INIT failed: {0}")]
+    #[error("INIT failed")]
     Init(#[source] Errno),
     /// A thread could not be started.
-    #[error("cannot start worker {worker}: {source}")]
+    #[error("cannot start worker {worker}")]
     Thread {
         /// Index of the worker.
         worker: usize,

@@ -110,13 +110,13 @@ pub enum ReceiveError {
     #[error("the connection is closed")]
     Closed,
     /// Anything else is fatal for the worker.
-    #[error("cannot receive requests: {0}")]
+    #[error("cannot receive requests")]
     Io(#[source] io::Error),
 }
 
 /// A channel could not be opened.
 #[derive(Debug, Error)]
-#[error("cannot open a channel for worker {worker}: {what}: {source}")]
+#[error("cannot open a channel for worker {worker}: {what}")]
 pub struct TransportError {
     /// Index of the worker.
     pub worker: usize,

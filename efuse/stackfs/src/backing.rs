@@ -69,7 +69,7 @@ impl Passthrough {
             Err(errno) => {
                 if !self.refused.swap(true, Ordering::Relaxed) {
                     eprintln!(
-                        "stackfs: the kernel refuses backing files ({errno}); from now on files \
+                        "stackfs: the kernel refuses backing files ({errno:?}); from now on files \
                          are read and written through the daemon"
                     );
                 }

@@ -171,6 +171,7 @@ fn bad_starts_are_explained_in_one_message() {
         let error = String::from_utf8(output.stderr).expect("UTF-8");
         assert!(!output.status.success(), "{args:?}: {error}");
         assert!(output.stdout.is_empty(), "{args:?} said ready");
+        assert_eq!(error.lines().count(), 1, "{args:?}: {error}");
         error
     };
     let missing = folder.path().join("missing");
