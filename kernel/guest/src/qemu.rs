@@ -115,7 +115,7 @@ impl Machine {
         command.args(["-device", "virtio-rng-pci,rng=rng"]);
         if let Some(agent) = &self.agent {
             let agent = number(agent.as_fd());
-            command.args(["-device", "virtio-serial-pci"]);
+            command.args(["-device", "virtio-serial-pci,max_ports=2"]);
             command.args(["-chardev", &format!("socket,id=agent,fd={agent}")]);
             command.args([
                 "-device",
