@@ -16,6 +16,7 @@ use crate::compare::{self, Digest};
 use crate::device::BlockDevice;
 use crate::error::{AgentError, Result};
 use crate::fio::{self, Invocation, Report, command};
+use crate::layout;
 use crate::limit::{Limit, Watchdog};
 use crate::lowerfs::{Atime, LowerFs};
 use crate::sys::{self, Drop as Caches};
@@ -203,7 +204,7 @@ impl Trial<'_> {
 
     fn layout(&self, lower: &LowerFs, files: &Path) -> Result<()> {
         let job = &self.cell.test.job;
-        let need = job.file_bytes * u64::from(job.files);
+        let need = layout::total(job);
         let free = lower.free_bytes()?;
         let full = || AgentError::Job {
             test: self.cell.test.id.clone(),
@@ -218,18 +219,15 @@ impl Trial<'_> {
         if free < need + FS_OVERHEAD {
             return Err(full());
         }
-        match self.fio(&command::layout(job, files), None) {
+        let fio = |invocation: &Invocation| self.fio(invocation, None);
+        match layout::write(job, files, self.agent.backing(), &self.limit, &fio) {
             Err(AgentError::Fio(e)) if e.contains("No space left") => Err(full()),
-            Err(e) => Err(e),
-            Ok(report) => {
-                let (_, written) = report.bytes().map_err(|e| AgentError::Fio(e.to_string()))?;
-                if written == need {
-                    return Ok(());
-                }
-                Err(AgentError::Fio(format!(
-                    "fio (layout) wrote {written} bytes, not {need}"
-                )))
+            Err(AgentError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::StorageFull =>
+            {
+                Err(full())
             }
+            other => other,
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! [`Agent::run_cell`] takes a [`Cell`](efuse_model::cell::Cell) through the phases of
 //! [`Phase`](efuse_model::attempt::Phase): a fresh block device ([`device`]) and ext4 on
-//! it ([`lowerfs`]), files with crc32c headers laid out below, the system under test
+//! it ([`lowerfs`]), files with crc32c headers laid out below ([`layout`]), the system under test
 //! mounted over them, verified reads, the measured fio job ([`fio`]), verified writes,
 //! and a comparison of every file with the lower directory ([`compare`]). A cell that
 //! fails any of the checks has no figure. [`Agent::serve`] does this at the request of
@@ -17,6 +17,7 @@ pub mod device;
 pub mod environment;
 pub mod error;
 pub mod fio;
+pub mod layout;
 pub mod limit;
 pub mod lowerfs;
 pub mod process;

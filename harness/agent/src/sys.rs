@@ -64,6 +64,30 @@ pub fn wait_for_node(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A buffer that direct I/O takes: aligned to a page.
+#[derive(Debug)]
+pub(crate) struct Aligned {
+    bytes: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Aligned {
+    const PAGE: usize = 4096;
+
+    /// Zeros.
+    pub fn new(len: usize) -> Self {
+        let bytes = vec![0; len + Self::PAGE];
+        let start = bytes.as_ptr().align_offset(Self::PAGE);
+        Self { bytes, start, len }
+    }
+
+    /// Its content.
+    pub fn bytes(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + self.len]
+    }
+}
+
 /// One line of mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {

@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Site, Trouble, fail};
 use crate::error::AgentError;
-use crate::sys::{self, Drop as Caches};
+use crate::sys::{self, Aligned, Drop as Caches};
 
 const STEPS: usize = 1500;
 /// Larger than one FUSE request, not a multiple of a page.
@@ -312,23 +312,4 @@ fn read_fully(file: &File, buffer: &mut [u8], offset: usize) -> Result<usize, St
         }
     }
     Ok(done)
-}
-
-/// A buffer that direct I/O takes.
-struct Aligned {
-    bytes: Vec<u8>,
-    start: usize,
-    len: usize,
-}
-
-impl Aligned {
-    fn new(len: usize) -> Self {
-        let bytes = vec![0; len + BLOCK];
-        let start = bytes.as_ptr().align_offset(BLOCK);
-        Self { bytes, start, len }
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.start + self.len]
-    }
 }

@@ -191,7 +191,9 @@ fn verify(b: &mut Builder, interval: u64) {
         .set("verify_state_save", 0);
 }
 
-fn interval(job: &FioJob) -> u64 {
+/// Bytes between two headers in the files of this job.
+#[must_use]
+pub fn interval(job: &FioJob) -> u64 {
     VERIFY_INTERVAL.min(job.block_bytes)
 }
 
@@ -251,9 +253,9 @@ pub fn check(test: &Test) -> Result<()> {
     Ok(())
 }
 
-/// Writes every file with crc32c headers into the lower directory.
+/// Writes every file with crc32c headers into a folder.
 #[must_use]
-pub fn layout(job: &FioJob, lower: &Path) -> Invocation {
+pub fn layout(job: &FioJob, folder: &Path, direct: bool) -> Invocation {
     let mut b = global("json");
     b.set("name", "layout");
     let block = if job.file_bytes.is_multiple_of(LAYOUT_BLOCK) {
@@ -265,7 +267,7 @@ pub fn layout(job: &FioJob, lower: &Path) -> Invocation {
     b.flag("thread")
         .set("ioengine", "libaio")
         .set("iodepth", 4)
-        .set("direct", 1)
+        .set("direct", u8::from(direct))
         .set("rw", "write")
         .set("bs", block)
         .set("randrepeat", 1)
@@ -274,7 +276,7 @@ pub fn layout(job: &FioJob, lower: &Path) -> Invocation {
         .set("file_service_type", "sequential")
         .set("filesize", job.file_bytes);
     verify(&mut b, interval(job));
-    b.set("do_verify", 0).files(lower, 0..job.files);
+    b.set("do_verify", 0).files(folder, 0..job.files);
     Invocation {
         name: "layout",
         args: b.0,
@@ -488,7 +490,7 @@ mod tests {
 
     #[test]
     fn odd_paths_are_quoted() {
-        let invocation = layout(&test().job, Path::new("/a:b/it's"));
+        let invocation = layout(&test().job, Path::new("/a:b/it's"), true);
         assert!(
             invocation
                 .display()
