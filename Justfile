@@ -49,7 +49,9 @@ check *ARGS: build tools
 
 # One small evaluation, its report, and the report in a real browser.
 smoke: build
-    @"{{ bin }}/eval" run smoke --name smoke-$(date +%Y%m%d-%H%M%S)
+    @"{{ bin }}/eval" clean smoke-test >/dev/null 2>&1 || true
+    @"{{ bin }}/eval" run smoke --name smoke-test
+    EFUSE_REPORT_RUN="$EFUSE_ROOT/results/runs/smoke-test" cargo test --workspace --release --locked --test browser measured
 
 # Everything that CI checks.
 test:
