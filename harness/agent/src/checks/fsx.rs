@@ -8,14 +8,15 @@ use crate::error::AgentError;
 use crate::process;
 use crate::sys::{self, Drop as Caches};
 
-const STEPS: u32 = 3000;
+/// As many as take some twenty seconds under emulation.
+const STEPS: u32 = 1500;
 const SEEDS: [u32; 2] = [1, 20_261];
 
 const CONFIG: &str = "\
-flen = 1048576
+flen = 524288
 
 [opsize]
-max = 262144
+max = 65536
 min = 0
 
 [weights]

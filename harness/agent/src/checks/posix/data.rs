@@ -3,8 +3,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -26,6 +27,7 @@ pub(super) const CASES: &[Case] = &[
     ("open-modes", open_modes),
     ("fsync", fsync),
     ("vectors", vectors),
+    ("exec-busy", exec_busy),
 ];
 
 fn truncate(dir: &Path) -> io::Result<()> {
@@ -303,4 +305,25 @@ fn vectors(dir: &Path) -> io::Result<()> {
     let n = open.read_vectored(&mut [io::IoSliceMut::new(&mut x), io::IoSliceMut::new(&mut y)])?;
     equal("bytes read", n, 3)?;
     equal("content", (x, y), ([1], [2, 2]))
+}
+
+fn exec_busy(dir: &Path) -> io::Result<()> {
+    // Under this name a copy of busybox sleeps as well.
+    let program = dir.join("sleep");
+    fs::copy("/bin/sleep", &program)?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    let open = || OpenOptions::new().write(true).open(&program);
+    // Nobody else may hold it open for writing either.
+    let mut child = {
+        let writer = open()?;
+        let early = Command::new(&program).arg("600").spawn();
+        refused("running a file that is being written", early, libc::ETXTBSY)?;
+        drop(writer);
+        Command::new(&program).arg("600").spawn()?
+    };
+    let busy = refused("writing to a running program", open(), libc::ETXTBSY);
+    child.kill()?;
+    child.wait()?;
+    busy?;
+    open().map(drop)
 }
