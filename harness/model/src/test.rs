@@ -81,7 +81,7 @@ pub struct FioJob {
     pub block_bytes: u64,
     /// Queue depth of each job.
     pub iodepth: u32,
-    /// Number of fio jobs (processes), all on the same files.
+    /// Number of fio jobs (threads of one process), all on the same files.
     pub jobs: u32,
     /// `O_DIRECT`.
     pub direct: bool,
