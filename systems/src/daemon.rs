@@ -122,7 +122,38 @@ pub(crate) struct Daemon {
     child: Child,
     status: Option<ExitStatus>,
     /// The daemon's process, when it put itself into the background.
-    background: Option<u32>,
+    background: Option<Background>,
+}
+
+/// A process that is not our child: its number could be given to another one, its
+/// number together with its start cannot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Background {
+    pid: u32,
+    /// Clock ticks from boot to its start.
+    start: u64,
+}
+
+impl Background {
+    fn of(pid: u32) -> Option<Self> {
+        let (_, start) = state_and_start(pid)?;
+        Some(Self { pid, start })
+    }
+
+    /// Whether it still runs; a zombie, which only its parent can remove, does not.
+    fn runs(self) -> bool {
+        state_and_start(self.pid)
+            .is_some_and(|(state, start)| start == self.start && !matches!(state, 'Z' | 'X'))
+    }
+}
+
+/// State and start of a process: fields 3 and 22 of `/proc/PID/stat`, see proc(5). The
+/// second field, the name, may contain anything but ends with the last parenthesis.
+fn state_and_start(pid: u32) -> Option<(char, u64)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
 }
 
 impl Daemon {
@@ -188,7 +219,7 @@ impl Daemon {
         if self.foreground {
             Some(self.child.id())
         } else {
-            self.background
+            self.background.map(|b| b.pid)
         }
     }
 
@@ -196,7 +227,11 @@ impl Daemon {
     pub(crate) fn adopt(&mut self) {
         if !self.foreground {
             let started = self.child.id();
-            self.background = self.processes().into_iter().find(|pid| *pid != started);
+            self.background = self
+                .processes()
+                .into_iter()
+                .find(|pid| *pid != started)
+                .and_then(Background::of);
         }
     }
 
@@ -216,8 +251,8 @@ impl Daemon {
             // The process that was started ends when the daemon is in the background.
             (Some(status), false) if status.success() => match self.background {
                 None => return Ok(()),
-                Some(pid) if self.carries_token(pid) => return Ok(()),
-                Some(pid) => format!("(process {pid}) ended"),
+                Some(daemon) if daemon.runs() => return Ok(()),
+                Some(daemon) => format!("(process {}) ended", daemon.pid),
             },
             (Some(status), false) => describe(status),
         };
@@ -273,15 +308,14 @@ impl Daemon {
             .is_ok_and(|env| env.split(|b| *b == 0).any(|v| v == wanted.as_bytes()))
     }
 
-    /// Every process that carries the token. A zombie's environment reads as empty.
+    /// Every process that carries the token, and the one adopted earlier: while a
+    /// process is in execve(2), its environment reads as empty. So does a zombie's.
     fn processes(&self) -> Vec<u32> {
-        let Ok(entries) = fs::read_dir("/proc") else {
-            return Vec::new();
-        };
+        let adopted = self.background.filter(|b| b.runs()).map(|b| b.pid);
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         entries
-            .flatten()
             .filter_map(|e| e.file_name().to_str()?.parse().ok())
-            .filter(|pid| self.carries_token(*pid))
+            .filter(|pid| adopted == Some(*pid) || self.carries_token(*pid))
             .collect()
     }
 }
