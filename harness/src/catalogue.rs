@@ -73,6 +73,7 @@ impl Catalogue {
                 id: name.clone(),
                 title: system.title().to_owned(),
                 digest: system.digest(),
+                twin_of: None,
                 skipped: None,
             });
         }

@@ -6,7 +6,7 @@
 //! * a slot with a finished attempt is never measured again;
 //! * a slot is left without a figure only after a failed attempt that says why.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -130,7 +130,7 @@ pub struct Execution<'a> {
     lost: u32,
     unprepared: u32,
     clock: Clock,
-    tries: BTreeMap<(String, u32), u32>,
+    tries: HashMap<Slot, u32>,
     done: usize,
 }
 
@@ -170,14 +170,14 @@ pub fn execute(
         lost: 0,
         unprepared: 0,
         clock,
-        tries: BTreeMap::new(),
+        tries: HashMap::new(),
         done: 0,
     };
     let mut fresh = VecDeque::new();
     let mut again = VecDeque::new();
     for slot in &plan.order {
         let tries = attempts.tries(slot);
-        execution.tries.insert(id(slot), tries);
+        execution.tries.insert(slot.clone(), tries);
         if attempts.done(slot) {
             execution.done += 1;
         } else if tries == 0 {
@@ -201,10 +201,6 @@ pub fn execute(
         done: execution.done,
         failed,
     })
-}
-
-fn id(slot: &Slot) -> (String, u32) {
-    (slot.cell.0.clone(), slot.repetition)
 }
 
 impl Execution<'_> {
@@ -256,7 +252,7 @@ impl Execution<'_> {
                 ),
             })?;
         let mut session = self.open()?;
-        let number = self.tries.get(&id(slot)).copied().unwrap_or(0);
+        let number = self.tries.get(slot).copied().unwrap_or(0);
         let left = left_after + self.clock.expect(&slot.cell);
         let position = self.position(left);
         self.watch.started(position, cell, slot, number);
@@ -265,7 +261,7 @@ impl Execution<'_> {
         let started = jiff::Timestamp::now();
         let clock = std::time::Instant::now();
         let watch = &mut *self.watch;
-        let result = session.measure(cell, self.limits.of(cell), &mut |phase| {
+        let result = session.measure(cell, slot.probes, self.limits.of(cell), &mut |phase| {
             last_phase = phase;
             watch.phase(phase);
         });
@@ -294,10 +290,7 @@ impl Execution<'_> {
         let raw = measured
             .raw
             .as_ref()
-            .map(|value| {
-                self.run
-                    .write_raw(&slot.cell, slot.repetition, number, value)
-            })
+            .map(|value| self.run.write_raw(slot, number, value))
             .transpose()?;
         let attempt = Attempt {
             schema: SCHEMA,
@@ -305,6 +298,7 @@ impl Execution<'_> {
             system: cell.system.clone(),
             test: cell.test.id.clone(),
             repetition: slot.repetition,
+            probes: slot.probes,
             attempt: number,
             started,
             wall_ms: measured.wall_ms,
@@ -314,7 +308,7 @@ impl Execution<'_> {
             outcome: measured.outcome,
         };
         self.run.append(&attempt)?;
-        self.tries.insert(id(slot), number + 1);
+        self.tries.insert(slot.clone(), number + 1);
         self.clock.learn(&attempt);
         let done = matches!(attempt.outcome, Outcome::Done { .. });
         self.done += usize::from(done);

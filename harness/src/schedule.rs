@@ -1,6 +1,7 @@
 //! The order of a run.
 
 use efuse_model::cell::CellKey;
+use efuse_model::counters::Probes;
 use efuse_model::plan::Slot;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
@@ -21,7 +22,11 @@ pub fn order(cells: &[CellKey], repetitions: u32, seed: u64) -> Vec<Slot> {
         for i in (1..block.len()).rev() {
             block.swap(i, below(&mut rng, i + 1));
         }
-        out.extend(block.into_iter().map(|cell| Slot { cell, repetition }));
+        out.extend(block.into_iter().map(|cell| Slot {
+            cell,
+            repetition,
+            probes: Probes::Off,
+        }));
     }
     out
 }

@@ -343,6 +343,7 @@ mod tests {
             id: "gone".into(),
             title: String::new(),
             digest: String::new(),
+            twin_of: None,
             skipped: Some("no module".into()),
         });
         let attempts = attempts(
@@ -373,6 +374,7 @@ mod tests {
             id: "gone".into(),
             title: String::new(),
             digest: String::new(),
+            twin_of: None,
             skipped: Some("no module".into()),
         });
         let attempts = attempts(

@@ -28,6 +28,7 @@ pub fn request(systems: &[&str], repetitions: u32, seed: u64) -> Request {
                 id: (*id).into(),
                 title: format!("The {id}"),
                 digest: "d".into(),
+                twin_of: None,
                 skipped: None,
             })
             .collect(),
@@ -107,6 +108,7 @@ pub fn attempt(cell: &Cell, repetition: u32, attempt: u32, outcome: Outcome) -> 
         system: cell.system.clone(),
         test: cell.test.id.clone(),
         repetition,
+        probes: efuse_model::counters::Probes::Off,
         attempt,
         started: jiff::Timestamp::UNIX_EPOCH,
         wall_ms: 1000,

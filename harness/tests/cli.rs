@@ -58,6 +58,7 @@ impl Project {
                 system: system.to_owned(),
                 test: "T1".into(),
                 repetition,
+                probes: efuse_model::counters::Probes::Off,
                 attempt: 0,
                 started: jiff::Timestamp::UNIX_EPOCH,
                 wall_ms: 10,
@@ -98,6 +99,7 @@ fn plan(name: &str) -> Plan {
         id: id.into(),
         title: id.into(),
         digest: "d".into(),
+        twin_of: None,
         skipped: skipped.map(str::to_owned),
     };
     planning::build(Request {

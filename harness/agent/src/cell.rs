@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use efuse_model::attempt::{Metrics, Outcome, Phase, Verified};
 use efuse_model::cell::Cell;
+use efuse_model::counters::Probes;
 use efuse_model::test::Test;
 use efuse_systems::{MountContext, Mounted, System};
 use serde_json::Value;
@@ -44,6 +45,7 @@ pub struct CellResult {
 struct Trial<'a> {
     agent: &'a Agent,
     cell: &'a Cell,
+    probes: Probes,
     limit: Limit,
     watchdog: Watchdog,
     phase: Phase,
@@ -66,6 +68,7 @@ impl Agent {
     pub fn run_cell(
         &self,
         cell: &Cell,
+        probes: Probes,
         timeout: Duration,
         on_phase: &mut dyn FnMut(Phase),
     ) -> CellResult {
@@ -74,6 +77,7 @@ impl Agent {
         let mut trial = Trial {
             agent: self,
             cell,
+            probes,
             watchdog: Watchdog::arm(&limit),
             limit,
             phase: Phase::Prepare,

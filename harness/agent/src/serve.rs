@@ -88,6 +88,7 @@ impl Agent {
             ToAgent::Run {
                 seq,
                 cell,
+                probes,
                 timeout_ms,
             } => {
                 // A broken connection is met again, and reported, by the final answer.
@@ -95,7 +96,7 @@ impl Agent {
                     let _ = send(writer, &FromAgent::Phase { seq, phase });
                 };
                 let timeout = Duration::from_millis(timeout_ms);
-                let result = self.run_cell(&cell, timeout, &mut on_phase);
+                let result = self.run_cell(&cell, probes, timeout, &mut on_phase);
                 send(
                     writer,
                     &FromAgent::Finished {

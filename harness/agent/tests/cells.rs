@@ -7,6 +7,7 @@ mod common;
 use common::{TIMEOUT, agent, cell, job, leftovers};
 use efuse_agent::Cancel;
 use efuse_model::attempt::{Outcome, Phase};
+use efuse_model::counters::Probes;
 use efuse_model::test::Pattern;
 
 /// Agents of one process share loop files' names: one at a time.
@@ -31,7 +32,9 @@ fn every_available_system_gives_verified_figures() {
             continue;
         }
         let mut phases = Vec::new();
-        let result = agent.run_cell(&cell(&id, job()), TIMEOUT, &mut |p| phases.push(p));
+        let result = agent.run_cell(&cell(&id, job()), Probes::Off, TIMEOUT, &mut |p| {
+            phases.push(p)
+        });
         let Outcome::Done { metrics, verified } = result.outcome else {
             panic!("{id}: {:?}", result.outcome);
         };
@@ -104,7 +107,7 @@ fn every_pattern_and_engine_runs_on_ext4() {
         ("sequential reads", reads),
         ("sectors", sectors),
     ] {
-        let result = agent.run_cell(&cell("ext4", job), TIMEOUT, &mut |_| ());
+        let result = agent.run_cell(&cell("ext4", job), Probes::Off, TIMEOUT, &mut |_| ());
         assert!(
             matches!(result.outcome, Outcome::Done { .. }),
             "{name}: {:?}",

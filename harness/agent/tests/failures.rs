@@ -16,6 +16,7 @@ use common::{TIMEOUT, agent, cell, job, leftovers};
 use efuse_agent::{Agent, AgentOptions, Cancel, CellResult};
 use efuse_model::attempt::{Outcome, Phase};
 use efuse_model::cell::Cell;
+use efuse_model::counters::Probes;
 use efuse_model::test::Pattern;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -40,7 +41,7 @@ fn recovered(agent: &Agent, state: &Path, result: &CellResult) {
     assert!(result.raw.is_none());
     let (_, reason) = failure(result);
     assert!(!reason.contains('\n'), "{reason}");
-    let next = agent.run_cell(&cell("ext4", job()), TIMEOUT, &mut |_| ());
+    let next = agent.run_cell(&cell("ext4", job()), Probes::Off, TIMEOUT, &mut |_| ());
     assert!(
         matches!(next.outcome, Outcome::Done { .. }),
         "{:?}",
@@ -91,7 +92,7 @@ fn a_daemon_killed_in_mid_cell_is_named() {
     let Some(system) = fuse_system(&agent) else {
         return;
     };
-    let result = agent.run_cell(&endless(system), TIMEOUT, &mut |phase| {
+    let result = agent.run_cell(&endless(system), Probes::Off, TIMEOUT, &mut |phase| {
         if phase == Phase::Measure {
             let pid = daemon(&agent).expect("a running daemon");
             let file = agent.folder().join("lower/files/f0");
@@ -128,7 +129,7 @@ fn a_hanging_daemon_ends_with_the_time_limit() {
     for at in [Phase::VerifyRead, Phase::Measure, Phase::Compare] {
         let mut cell = endless(system);
         (cell.test.job.runtime_ms, cell.test.job.io_bytes) = (None, Some(1 << 20));
-        let result = agent.run_cell(&cell, Duration::from_secs(8), &mut |phase| {
+        let result = agent.run_cell(&cell, Probes::Off, Duration::from_secs(8), &mut |phase| {
             if phase == at {
                 kill(daemon(&agent).expect("a running daemon"), Signal::SIGSTOP).unwrap();
             }
@@ -147,7 +148,7 @@ fn an_interrupted_cell_ends_soon() {
     let dir = tempfile::tempdir().unwrap();
     let cancel = Cancel::default();
     let agent = agent(dir.path(), cancel.clone());
-    let result = agent.run_cell(&endless("ext4"), TIMEOUT, &mut |phase| {
+    let result = agent.run_cell(&endless("ext4"), Probes::Off, TIMEOUT, &mut |phase| {
         if phase == Phase::Measure {
             let cancel = cancel.clone();
             thread::spawn(move || {
@@ -170,7 +171,7 @@ fn files_that_do_not_fit_are_refused_with_sizes() {
     let agent = agent(dir.path(), Cancel::default());
     let mut job = job();
     job.file_bytes = 40 << 20;
-    let result = agent.run_cell(&cell("ext4", job), TIMEOUT, &mut |_| ());
+    let result = agent.run_cell(&cell("ext4", job), Probes::Off, TIMEOUT, &mut |_| ());
     let (phase, reason) = failure(&result);
     assert_eq!(phase, Phase::Layout);
     assert!(reason.contains("2 files of 40 MiB do not fit"), "{reason}");
@@ -186,7 +187,7 @@ fn changed_bytes_below_fail_the_verified_reads() {
     let mut cell = cell("ext4", job());
     cell.test.verify.read_bytes = 8 << 20;
     let file = agent.folder().join("lower/files/f1");
-    let result = agent.run_cell(&cell, TIMEOUT, &mut |phase| {
+    let result = agent.run_cell(&cell, Probes::Off, TIMEOUT, &mut |phase| {
         if phase == Phase::VerifyRead {
             let file = fs::OpenOptions::new().write(true).open(&file).unwrap();
             file.write_all_at(&[b'X'; 2 << 20], 0).unwrap();
@@ -225,7 +226,7 @@ fn a_system_that_shows_other_bytes_has_no_figure() {
     job.pattern = Pattern::RandRead;
     let mut cell = cell("liar", job);
     (cell.test.verify.read_bytes, cell.test.verify.write_bytes) = (0, 0);
-    let result = agent.run_cell(&cell, TIMEOUT, &mut |_| ());
+    let result = agent.run_cell(&cell, Probes::Off, TIMEOUT, &mut |_| ());
     let (phase, reason) = failure(&result);
     assert_eq!(phase, Phase::Compare, "{reason}");
     assert!(
@@ -243,17 +244,17 @@ fn an_unknown_system_and_a_wrong_job_are_refused() {
     let _one = one();
     let dir = tempfile::tempdir().unwrap();
     let agent = agent(dir.path(), Cancel::default());
-    let result = agent.run_cell(&cell("nope", job()), TIMEOUT, &mut |_| ());
+    let result = agent.run_cell(&cell("nope", job()), Probes::Off, TIMEOUT, &mut |_| ());
     assert!(failure(&result).1.contains("unknown system"), "{result:?}");
     let mut wrong = job();
     wrong.engine = "no-such-engine".into();
-    let result = agent.run_cell(&cell("ext4", wrong), TIMEOUT, &mut |_| ());
+    let result = agent.run_cell(&cell("ext4", wrong), Probes::Off, TIMEOUT, &mut |_| ());
     let (phase, reason) = failure(&result);
     assert_eq!(phase, Phase::VerifyRead);
     assert!(reason.contains("no-such-engine"), "{reason}");
     let mut wrong = job();
     wrong.options.insert("filename".into(), "/dev/sda".into());
-    let result = agent.run_cell(&cell("ext4", wrong), TIMEOUT, &mut |_| ());
+    let result = agent.run_cell(&cell("ext4", wrong), Probes::Off, TIMEOUT, &mut |_| ());
     assert!(
         failure(&result).1.contains("options.filename"),
         "{result:?}"

@@ -9,6 +9,7 @@ use std::io::{BufReader, Read};
 use common::{agent, cell, job};
 use efuse_agent::Cancel;
 use efuse_model::attempt::{Outcome, Phase};
+use efuse_model::counters::Probes;
 use efuse_model::protocol::{FromAgent, PROTOCOL, ToAgent};
 
 /// Gives one byte at a time, as a slow port may.
@@ -52,11 +53,13 @@ fn requests_are_answered_in_order() {
             ToAgent::Run {
                 seq: 2,
                 cell: Box::new(cell("ext4", job())),
+                probes: Probes::Off,
                 timeout_ms: 300_000,
             },
             ToAgent::Run {
                 seq: 3,
                 cell: Box::new(cell("nope", job())),
+                probes: Probes::Off,
                 timeout_ms: 300_000,
             },
             ToAgent::Check {

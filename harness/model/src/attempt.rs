@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cell::CellKey;
+use crate::counters::{Counters, Probes};
+use crate::histogram::Histogram;
 
 /// Version of the record layout in `attempts.jsonl`.
 pub const SCHEMA: u32 = 1;
@@ -39,6 +41,10 @@ pub struct OpMetrics {
     pub clat: Latency,
     /// fio's total latency.
     pub lat: Latency,
+    /// fio's own bins of the completion latency (`json+`), nanoseconds; empty in
+    /// attempts that were stored before they were kept.
+    #[serde(default)]
+    pub clat_bins: Histogram,
 }
 
 /// What the measured phase gave.
@@ -56,6 +62,9 @@ pub struct Metrics {
     pub fio_usr_percent: f64,
     /// fio's system CPU, percent of one processor, mean over jobs.
     pub fio_sys_percent: f64,
+    /// What was counted beside fio; `None` in attempts stored before it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Counters>,
 }
 
 /// What was checked, all of it without a mismatch.
@@ -155,6 +164,9 @@ pub struct Attempt {
     pub test: String,
     /// Repetition, from 0.
     pub repetition: u32,
+    /// Whether the probes ran; a slot of its own.
+    #[serde(default, skip_serializing_if = "Probes::is_off")]
+    pub probes: Probes,
     /// Which try at this repetition, from 0.
     pub attempt: u32,
     /// When it started.

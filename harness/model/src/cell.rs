@@ -12,6 +12,16 @@ use crate::test::Test;
 /// so that old figures are not taken for new ones.
 pub const MEASUREMENT: u32 = 1;
 
+/// Ends the name of a system that is measured a second time as an A/A control
+/// (`fuse@twin`): the same definition, mounted the same way, under another name.
+pub const TWIN: &str = "@twin";
+
+/// The name of the system that is really mounted for a cell.
+#[must_use]
+pub fn mounted_system(name: &str) -> &str {
+    name.strip_suffix(TWIN).unwrap_or(name)
+}
+
 /// Content hash of a [`Cell`]: 16 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -9,8 +9,10 @@
 
 pub mod attempt;
 pub mod cell;
+pub mod counters;
 pub mod device;
 pub mod environment;
+pub mod histogram;
 pub mod plan;
 pub mod protocol;
 pub mod store;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cell::{Cell, CellKey};
+use crate::counters::Probes;
 use crate::device::Device;
 use crate::environment::Place;
 use crate::test::Test;
@@ -16,6 +17,9 @@ pub struct PlannedSystem {
     pub title: String,
     /// Hash of its definition.
     pub digest: String,
+    /// The system that this one is measured as a second time under another name (A/A).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twin_of: Option<String>,
     /// Why it is not measured here; `None` where it is. A skipped system keeps its row.
     pub skipped: Option<String>,
 }
@@ -25,8 +29,11 @@ pub struct PlannedSystem {
 pub struct Slot {
     /// The cell to measure.
     pub cell: CellKey,
-    /// Repetition, from 0.
+    /// Repetition, from 0; counted apart with and without probes.
     pub repetition: u32,
+    /// Whether the probes run in it.
+    #[serde(default, skip_serializing_if = "Probes::is_off")]
+    pub probes: Probes,
 }
 
 /// The plan of a run (`plan.json`).

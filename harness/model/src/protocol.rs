@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attempt::{Outcome, Phase};
 use crate::cell::Cell;
+use crate::counters::Probes;
 use crate::environment::Environment;
 
 /// Version of this protocol; both sides are the same binary, so a mismatch means a
@@ -30,6 +31,9 @@ pub enum ToAgent {
         seq: u64,
         /// The cell.
         cell: Box<Cell>,
+        /// Whether to run the probes.
+        #[serde(default)]
+        probes: Probes,
         /// Give the cell up after this long, milliseconds.
         timeout_ms: u64,
     },

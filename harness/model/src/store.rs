@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::attempt::{Attempt, Outcome};
-use crate::cell::CellKey;
+use crate::counters::Probes;
 use crate::environment::Environment;
 use crate::plan::{Plan, Slot};
 
@@ -66,22 +66,20 @@ impl Attempts {
     /// Whether this slot has a finished attempt.
     #[must_use]
     pub fn done(&self, slot: &Slot) -> bool {
-        self.list.iter().any(|a| {
-            a.cell == slot.cell
-                && a.repetition == slot.repetition
-                && matches!(a.outcome, Outcome::Done { .. })
-        })
+        self.of(slot)
+            .any(|a| matches!(a.outcome, Outcome::Done { .. }))
     }
 
     /// How many attempts this slot has had.
     #[must_use]
     pub fn tries(&self, slot: &Slot) -> u32 {
-        let n = self
-            .list
-            .iter()
-            .filter(|a| a.cell == slot.cell && a.repetition == slot.repetition)
-            .count();
-        u32::try_from(n).unwrap_or(u32::MAX)
+        u32::try_from(self.of(slot).count()).unwrap_or(u32::MAX)
+    }
+
+    fn of<'a>(&'a self, slot: &'a Slot) -> impl Iterator<Item = &'a Attempt> {
+        self.list.iter().filter(|a| {
+            a.cell == slot.cell && a.repetition == slot.repetition && a.probes == slot.probes
+        })
     }
 }
 
@@ -215,12 +213,16 @@ impl RunDir {
     /// If it cannot be written.
     pub fn write_raw(
         &self,
-        cell: &CellKey,
-        repetition: u32,
+        slot: &Slot,
         attempt: u32,
         value: &serde_json::Value,
     ) -> Result<String, StoreError> {
-        let name = format!("raw/{cell}-r{repetition}-a{attempt}.json");
+        let kind = match slot.probes {
+            Probes::Off => 'r',
+            Probes::On => 'p',
+        };
+        let (cell, repetition) = (&slot.cell, slot.repetition);
+        let name = format!("raw/{cell}-{kind}{repetition}-a{attempt}.json");
         self.write_json(&name, value)?;
         Ok(name)
     }
@@ -273,6 +275,7 @@ fn ends_with_newline(file: &mut File) -> io::Result<bool> {
 mod tests {
     use super::*;
     use crate::attempt::{Phase, SCHEMA};
+    use crate::cell::CellKey;
 
     fn attempt(repetition: u32) -> Attempt {
         Attempt {
@@ -281,6 +284,7 @@ mod tests {
             system: "fuse".into(),
             test: "T1".into(),
             repetition,
+            probes: Probes::Off,
             attempt: 0,
             started: jiff::Timestamp::UNIX_EPOCH,
             wall_ms: 1,
@@ -325,6 +329,7 @@ mod tests {
         let slot = Slot {
             cell: CellKey("0123456789abcdef".into()),
             repetition: 0,
+            probes: Probes::Off,
         };
         assert!(!all.done(&slot));
         assert_eq!(all.tries(&slot), 1);

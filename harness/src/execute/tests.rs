@@ -78,6 +78,7 @@ impl Session for Scripted {
     fn measure(
         &mut self,
         cell: &Cell,
+        _probes: efuse_model::counters::Probes,
         _limit: Duration,
         phase: &mut dyn FnMut(Phase),
     ) -> Result<Measured, SessionError> {
@@ -425,7 +426,7 @@ proptest! {
         let first_tries: Vec<Slot> = before
             .iter()
             .filter(|a| a.attempt == 0)
-            .map(|a| Slot { cell: a.cell.clone(), repetition: a.repetition })
+            .map(|a| Slot { cell: a.cell.clone(), repetition: a.repetition, probes: a.probes })
             .collect();
         prop_assert_eq!(first_tries, f.plan.order.clone());
         no_raw_is_missing(f.run.path(), &before);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use efuse_agent::{Agent, AgentOptions, Cancel, checks};
 use efuse_model::attempt::Phase;
 use efuse_model::cell::Cell;
+use efuse_model::counters::Probes;
 use efuse_model::environment::{Accelerator, Environment, Place};
 use efuse_systems::BinDirs;
 
@@ -58,7 +59,7 @@ impl HostOpener {
 
 enum Job {
     Probe(Vec<String>),
-    Measure(Box<Cell>, Duration),
+    Measure(Box<Cell>, Probes, Duration),
     Check(String, String, Duration),
 }
 
@@ -119,8 +120,8 @@ fn work(agent: &Agent, inbox: &Receiver<Job>, outbox: &Sender<News>) {
     for job in inbox {
         let news = match job {
             Job::Probe(systems) => News::Availability(agent.probe(&systems)),
-            Job::Measure(cell, limit) => {
-                let result = agent.run_cell(&cell, limit, &mut |phase| {
+            Job::Measure(cell, probes, limit) => {
+                let result = agent.run_cell(&cell, probes, limit, &mut |phase| {
                     let _ = outbox.send(News::Phase(phase));
                 });
                 News::Measured(Box::new(Measured {
@@ -240,10 +241,11 @@ impl Session for Host {
     fn measure(
         &mut self,
         cell: &Cell,
+        probes: Probes,
         limit: Duration,
         phase: &mut dyn FnMut(Phase),
     ) -> Result<Measured, SessionError> {
-        self.ask(Job::Measure(Box::new(cell.clone()), limit))?;
+        self.ask(Job::Measure(Box::new(cell.clone()), probes, limit))?;
         let deadline = Instant::now() + limit + GRACE;
         loop {
             match self.next(deadline)? {

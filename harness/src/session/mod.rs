@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use efuse_model::attempt::{Outcome, Phase};
 use efuse_model::cell::Cell;
+use efuse_model::counters::Probes;
 use efuse_model::environment::Environment;
 use thiserror::Error;
 
@@ -78,7 +79,7 @@ pub trait Session {
     /// If the session is lost or the user interrupts.
     fn probe(&mut self, systems: &[String]) -> Result<Vec<(String, Option<String>)>, SessionError>;
 
-    /// Measures one attempt.
+    /// Measures one attempt, with or without probes inside the kernel.
     ///
     /// # Errors
     /// If the session is lost or the user interrupts. An attempt that fails inside is
@@ -86,6 +87,7 @@ pub trait Session {
     fn measure(
         &mut self,
         cell: &Cell,
+        probes: Probes,
         limit: Duration,
         phase: &mut dyn FnMut(Phase),
     ) -> Result<Measured, SessionError>;

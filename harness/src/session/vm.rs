@@ -8,6 +8,7 @@ use efuse_guest::{AccelRequest, Guest, GuestError, GuestSpec};
 use efuse_kernel::Artifacts;
 use efuse_model::attempt::Phase;
 use efuse_model::cell::Cell;
+use efuse_model::counters::Probes;
 use efuse_model::environment::{Environment, Place};
 use efuse_model::protocol::{FromAgent, PROTOCOL, ToAgent};
 
@@ -301,6 +302,7 @@ impl Session for Vm {
     fn measure(
         &mut self,
         cell: &Cell,
+        probes: Probes,
         limit: Duration,
         phase: &mut dyn FnMut(Phase),
     ) -> Result<Measured, SessionError> {
@@ -308,6 +310,7 @@ impl Session for Vm {
         self.send(&ToAgent::Run {
             seq,
             cell: Box::new(cell.clone()),
+            probes,
             timeout_ms: millis(limit),
         })?;
         let deadline = Instant::now() + limit + GRACE;

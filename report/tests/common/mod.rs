@@ -10,6 +10,7 @@ use efuse_model::attempt::{
     Attempt, Latency, Metrics, OpMetrics, Outcome, Phase, SCHEMA, Verified,
 };
 use efuse_model::cell::Cell;
+use efuse_model::counters::Probes;
 use efuse_model::device::Device;
 use efuse_model::environment::{Accelerator, Environment, Place};
 use efuse_model::plan::{Plan, PlannedSystem, Slot};
@@ -29,6 +30,7 @@ pub fn system(id: &str, skipped: Option<&str>) -> PlannedSystem {
         id: id.into(),
         title: format!("{id}, as the fixture names it"),
         digest: "0000000000000000".into(),
+        twin_of: None,
         skipped: skipped.map(Into::into),
     }
 }
@@ -123,6 +125,7 @@ impl Fixture {
                 cells.iter().map(move |c| Slot {
                     cell: c.key(),
                     repetition,
+                    probes: Probes::Off,
                 })
             })
             .collect();
@@ -168,6 +171,7 @@ impl Fixture {
             system: system.into(),
             test: test.into(),
             repetition,
+            probes: Probes::Off,
             attempt: u32::try_from(attempt).unwrap(),
             started: "2026-01-02T03:10:00Z".parse().unwrap(),
             wall_ms: 9000,
@@ -229,6 +233,7 @@ pub fn done(read: Option<f64>, write: Option<f64>) -> Outcome {
             fio_ctx: 1,
             fio_usr_percent: 1.0,
             fio_sys_percent: 1.0,
+            counters: None,
         }),
         verified: Verified {
             read_bytes: 8 << 20,
@@ -266,6 +271,7 @@ pub fn op(iops: f64, slat_share: f64) -> OpMetrics {
             ..latency(clat)
         },
         lat: latency(lat),
+        clat_bins: Default::default(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use efuse_model::attempt::{Latency, Metrics, OpMetrics};
+use efuse_model::histogram::Histogram;
 use efuse_model::test::FioJob;
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -192,6 +193,7 @@ impl Report {
             fio_ctx: group.count("ctx")?,
             fio_usr_percent: group.number("usr_cpu")?,
             fio_sys_percent: group.number("sys_cpu")?,
+            counters: None,
         };
         refuse_short(&metrics, job)?;
         Ok(metrics)
@@ -223,6 +225,7 @@ fn operation(op: &At<'_>) -> Result<OpMetrics, ReportError> {
         slat: latency(&op.object("slat_ns")?)?,
         clat: latency(&op.object("clat_ns")?)?,
         lat: latency(&op.object("lat_ns")?)?,
+        clat_bins: Histogram::default(),
     })
 }
 

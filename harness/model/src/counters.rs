@@ -1,0 +1,122 @@
+//! What was counted beside fio during the measured phase of one attempt.
+//!
+//! Cheap counters (perf software events, `/proc`) run in every repetition. The probes
+//! inside the kernel (BPF programs on FUSE's own functions) cost time, so they run in
+//! repetitions of their own ([`Probes::On`]) whose IOPS are no headline figure; the
+//! difference between both kinds is the probes' cost.
+
+use serde::{Deserialize, Serialize};
+
+use crate::histogram::Histogram;
+
+/// Whether probes ran inside the kernel during a repetition.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Probes {
+    /// Only counters that cost nothing measurable. These repetitions give the headline.
+    #[default]
+    Off,
+    /// BPF probes on every FUSE request and system call.
+    On,
+}
+
+impl Probes {
+    /// For leaving the field out of the JSON where it is the default.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        *self == Self::Off
+    }
+}
+
+/// Context switches of a group of tasks, counted twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switches {
+    /// By perf software events (kernel side included, inherited by new threads).
+    pub perf: Option<u64>,
+    /// By `voluntary_ctxt_switches` + `nonvoluntary_ctxt_switches` of
+    /// `/proc/PID/task/*/status`; system-wide by `ctxt` of `/proc/stat`.
+    pub proc: Option<u64>,
+}
+
+/// CPU time by who used it, seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CpuTime {
+    /// fio, user + system.
+    pub fio_s: Option<f64>,
+    /// The daemon, user + system; `None` for systems without one.
+    pub daemon_s: Option<f64>,
+    /// Kernel threads (those with an empty command line), pollers and workers included.
+    pub kernel_threads_s: f64,
+    /// All processors: user + nice + system + irq + softirq of `/proc/stat`.
+    pub busy_s: f64,
+    /// All processors: idle + iowait.
+    pub idle_s: f64,
+    /// All processors: steal.
+    pub steal_s: f64,
+}
+
+/// Memory, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Largest resident set of the daemon (`VmHWM`).
+    pub daemon_peak: Option<u64>,
+    /// Kernel-side maps of the system's BPF programs (`memlock` of their fdinfo).
+    pub maps: Option<u64>,
+    /// Shared rings and argument buffers.
+    pub rings: Option<u64>,
+}
+
+/// One FUSE opcode, counted inside the kernel by probes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Requests {
+    /// The opcode's name (`READ`), or `OPCODE_99` for one without.
+    pub opcode: String,
+    /// Requests that the daemon took: each is one crossing to it and one back.
+    pub crossings: u64,
+    /// Enqueue to dequeue.
+    pub queueing: Histogram,
+    /// Dequeue to reply.
+    pub processing: Histogram,
+    /// Enqueue to reply, measured on its own and not as a sum.
+    pub total: Histogram,
+}
+
+/// Waiting for the lock of FUSE's input queue, by probes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockContention {
+    /// Times that the lock was not free at once.
+    pub contended: u64,
+    /// Time spent waiting for it, nanoseconds.
+    pub wait_ns: u64,
+}
+
+/// Everything that was counted in one attempt.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Of fio, all threads.
+    pub fio_switches: Switches,
+    /// Of the daemon, all threads; `None` for systems without one.
+    pub daemon_switches: Option<Switches>,
+    /// Of the whole system.
+    pub system_switches: Switches,
+    /// System calls of fio; probes only.
+    pub fio_syscalls: Option<u64>,
+    /// System calls of the daemon; probes only.
+    pub daemon_syscalls: Option<u64>,
+    /// CPU time.
+    pub cpu: CpuTime,
+    /// Memory.
+    pub memory: Memory,
+    /// FUSE requests by opcode, sorted by name; probes only, empty for systems without
+    /// a daemon.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<Requests>,
+    /// The input queue's lock; probes only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_lock: Option<LockContention>,
+    /// What could not be counted here, with its reason, one line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
+}
