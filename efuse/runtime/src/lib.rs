@@ -30,6 +30,7 @@ mod fs;
 mod mount;
 mod notify;
 mod session;
+mod slow;
 mod transport;
 
 pub use buffer::AlignedBuffer;

@@ -15,6 +15,7 @@ use zerocopy::IntoBytes;
 use crate::dispatch::{Head, Outcome, dispatch};
 use crate::fs::{Context, FileSystem};
 use crate::notify::{Connection, Negotiation, Notifier};
+use crate::slow::stretched;
 use crate::transport::{Channel, Exchange, ReceiveError, Transport, TransportError};
 
 /// How a session runs.
@@ -34,6 +35,9 @@ pub struct SessionConfig {
     pub congestion_threshold: u16,
     /// What to ask for, as far as the kernel offers it. The file system may change it.
     pub flags: InitFlags,
+    /// A debug knob: how much longer each handler takes than it needs, in percent. Tests of
+    /// measurements use it to make a daemon slower by a known amount.
+    pub slow_percent: u16,
 }
 
 impl Default for SessionConfig {
@@ -51,6 +55,7 @@ impl Default for SessionConfig {
                 | InitFlags::AUTO_INVAL_DATA
                 | InitFlags::HAS_IOCTL_DIR
                 | InitFlags::INIT_EXT,
+            slow_percent: 0,
         }
     }
 }
@@ -138,6 +143,7 @@ impl Session {
             threads: Vec::new(),
         };
         let mut first = Some(channel);
+        let slow_percent = config.slow_percent;
         for worker in 0..states.len() {
             let mut channel = match first.take() {
                 Some(channel) => channel,
@@ -148,7 +154,7 @@ impl Session {
                 .name(format!("efuse-{worker}"))
                 .spawn(move || {
                     fs.worker_start();
-                    serve(&mut *channel, &*fs, dialect, &states, worker)
+                    serve(&mut *channel, &*fs, dialect, &states, worker, slow_percent)
                 })
                 .map_err(|source| SessionError::Thread { worker, source })?;
             session.threads.push(thread);
@@ -278,6 +284,7 @@ fn serve<F: FileSystem>(
     dialect: Dialect,
     states: &[WorkerState],
     worker: usize,
+    slow_percent: u16,
 ) -> Result<(), ReceiveError> {
     let state = &states[worker];
     let mut head = Head::EMPTY;
@@ -298,7 +305,9 @@ fn serve<F: FileSystem>(
                     state.current.store(unique, Ordering::Release);
                     let cx = Context::new(request.header, request.extensions, &state.interrupted);
                     let outcome = catch_unwind(AssertUnwindSafe(|| {
-                        dispatch(fs, &cx, &request, data, &mut head)
+                        stretched(slow_percent, || {
+                            dispatch(fs, &cx, &request, data, &mut head)
+                        })
                     }));
                     state.current.store(0, Ordering::Release);
                     outcome.unwrap_or_else(|_| {

@@ -76,6 +76,11 @@ struct Cli {
     #[arg(long, value_name = "N", default_value_t = SessionConfig::default().max_background,
           value_parser = clap::value_parser!(u16).range(1..))]
     max_background: u16,
+
+    /// Debug knob: make each handler take PERCENT longer than it needs, by keeping its thread busy.
+    /// For testing whether a measurement notices.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0)]
+    slow_percent: u16,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -130,6 +135,7 @@ fn run(cli: Cli) -> Result<()> {
         max_write,
         max_background: cli.max_background,
         congestion_threshold: cli.max_background - cli.max_background / 4,
+        slow_percent: cli.slow_percent,
         ..SessionConfig::default()
     };
     let session = Session::start(&transport, &fs, &config)?;
