@@ -1,7 +1,7 @@
 //! The initramfs: what the guest's file system consists of.
 //!
 //! It is made of two archives, one after the other, which the kernel unpacks in turn. The base
-//! holds what the host's packages provide (busybox, fio and its 80 MiB of libraries, `mke2fs`,
+//! holds what the host's packages provide (busybox, fio and its libraries, `mke2fs`,
 //! kernel modules) and is kept from boot to boot as long as none of those files changes; the top
 //! holds what changes with our code and is made anew each time. Neither is compressed: under
 //! emulation, decompressing takes the guest seconds and saves nothing but a copy in memory.
@@ -17,6 +17,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use crate::error::GuestError;
 use crate::modules;
 use crate::spec::GuestSpec;
+use crate::stubs;
 use crate::tool;
 use crate::tree::Tree;
 
@@ -95,7 +96,11 @@ fn base_tree(spec: &GuestSpec) -> Result<Tree, GuestError> {
     tree.link("/etc/mtab", "/proc/self/mounts")?;
     for (tool, package) in PROGRAMS {
         let host = tool::find(tool, package)?;
-        tree.host(&host, &Path::new("/bin").join(tool), None)?;
+        let path = Path::new("/bin").join(tool);
+        match stubs::slim_closure(&host, &spec.work_dir)? {
+            Some(closure) => tree.program(&host, &path, &closure)?,
+            None => tree.host(&host, &path, None)?,
+        }
     }
     for name in ["mkfs.ext4", "mkfs.ext3", "mkfs.ext2"] {
         tree.link(&format!("/bin/{name}"), "mke2fs")?;

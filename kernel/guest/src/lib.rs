@@ -22,6 +22,7 @@ mod libraries;
 mod modules;
 mod qemu;
 mod spec;
+mod stubs;
 mod tool;
 mod tree;
 

@@ -27,12 +27,24 @@ pub(crate) fn closure(program: &Path) -> Result<Option<Closure>, GuestError> {
     let Some(interpreter) = interpreter(program)? else {
         return Ok(None);
     };
-    let output = Command::new(&interpreter)
+    let libraries = of_library(&interpreter, program)?;
+    Ok(Some(Closure {
+        interpreter,
+        libraries,
+    }))
+}
+
+/// `(name, file)` of every library that a program or a library needs.
+pub(crate) fn of_library(
+    interpreter: &Path,
+    program: &Path,
+) -> Result<Vec<(String, PathBuf)>, GuestError> {
+    let output = Command::new(interpreter)
         .arg("--list")
         .arg(program)
         .env_remove("LD_PRELOAD")
         .output()
-        .map_err(GuestError::io("run", &interpreter))?;
+        .map_err(GuestError::io("run", interpreter))?;
     let stdout = String::from_utf8_lossy(&output.stdout);
     let libraries = parse_list(&stdout).map_err(|library| GuestError::MissingLibrary {
         program: program.to_owned(),
@@ -45,10 +57,7 @@ pub(crate) fn closure(program: &Path) -> Result<Option<Closure>, GuestError> {
             stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         });
     }
-    Ok(Some(Closure {
-        interpreter,
-        libraries,
-    }))
+    Ok(libraries)
 }
 
 fn interpreter(program: &Path) -> Result<Option<PathBuf>, GuestError> {

@@ -109,8 +109,19 @@ impl Tree {
         self.insert_file(path, 0o644, Source::Compressed(program, host.to_owned()))
     }
 
+    /// Adds a program with just these libraries.
+    pub(crate) fn program(
+        &mut self,
+        host: &Path,
+        path: &Path,
+        closure: &libraries::Closure,
+    ) -> Result<(), GuestError> {
+        self.insert_file(path, 0o755, Source::File(host.to_owned()))?;
+        self.libraries(closure, None)
+    }
+
     /// Adds a file of the host with the libraries it needs, if it is a program, or a folder with
-    /// all that is in it. A library that `below` has already is left out.
+    /// all that is in it. What `below` has already is left out.
     pub(crate) fn host(
         &mut self,
         host: &Path,
@@ -135,7 +146,13 @@ impl Tree {
                 host.display()
             )));
         }
-        self.insert_file(path, mode, Source::File(host.to_owned()))?;
+        let source = Source::File(host.to_owned());
+        if let Some(Node::File(_, there)) = below.and_then(|b| b.0.get(&normalised(path).ok()?))
+            && *there == source
+        {
+            return Ok(());
+        }
+        self.insert_file(path, mode, source)?;
         if let Some(closure) = libraries::closure(host)? {
             self.libraries(&closure, below)?;
         }
