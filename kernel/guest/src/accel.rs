@@ -186,7 +186,8 @@ pub(crate) fn choose(
             reason: probe.detail,
         }),
         (false, _) => {
-            progress(&format!("emulating the guest: {}", probe.detail));
+            let why = probe.detail.lines().next().unwrap_or_default();
+            progress(&format!("emulating the guest, KVM boots no kernel here: {why}"));
             Ok((Accelerator::Tcg, probe.detail))
         }
     }
