@@ -99,12 +99,18 @@ pub struct GuestOptions {
     /// What executes the guest; auto takes KVM if it works here.
     #[arg(long, value_enum, default_value_t = AccelName::Auto)]
     pub accel: AccelName,
-    /// Processors of the guest.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub vcpus: u32,
+    /// Processors of the guest [default: 2; 1 with --deterministic].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub vcpus: Option<u32>,
     /// Memory of the guest, MiB [default: the device's size if it is in RAM, and 1 GiB].
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(512..))]
     pub memory: Option<u32>,
+    /// Let the guest's time count instructions of 2^SHIFT ns each, on one emulated
+    /// processor: figures repeat, contention and polling are not in them [SHIFT: 2].
+    #[arg(long, value_name = "SHIFT", num_args = 0..=1, require_equals = true,
+          default_missing_value = "2",
+          value_parser = clap::value_parser!(u8).range(0..=i64::from(efuse_guest::MAX_ICOUNT_SHIFT)))]
+    pub deterministic: Option<u8>,
 }
 
 /// Limits of a run.

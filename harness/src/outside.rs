@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail};
-use efuse_model::environment::{Accelerator, Environment, Place};
+use efuse_model::environment::{Accelerator, Clock, Environment, Place};
 
 /// QEMU's name here.
 pub const QEMU: &str = "qemu-system-x86_64";
@@ -85,8 +85,9 @@ impl Outside {
     }
 
     /// Completes what the agent saw.
-    pub fn complete(&self, environment: &mut Environment, accelerator: Accelerator) {
+    pub fn complete(&self, environment: &mut Environment, accelerator: Accelerator, clock: Clock) {
         environment.accelerator = accelerator;
+        environment.clock = clock;
         environment.revision.clone_from(&self.revision);
         for (name, version) in &self.versions {
             environment

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use efuse_model::device::Device;
 use efuse_model::environment::Place;
 use serde::{Deserialize, Serialize};
@@ -28,12 +28,40 @@ pub struct GuestShape {
     pub memory_mib: u32,
     /// `auto`, `kvm`, `tcg`.
     pub accel: String,
+    /// Time counts instructions, with this shift.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icount_shift: Option<u8>,
 }
+
+/// Processors of a guest where nothing else is said.
+const VCPUS: u32 = 2;
 
 impl GuestShape {
     /// From the command line and the device.
-    #[must_use]
-    pub fn new(options: &PlaceOptions, device: &Device) -> Self {
+    ///
+    /// # Errors
+    /// If the deterministic mode is asked for with what it cannot have.
+    pub fn new(options: &PlaceOptions, device: &Device) -> Result<Self> {
+        let guest = &options.guest;
+        if guest.deterministic.is_some() {
+            let refuse = |what: &str| -> Result<Self> {
+                bail!("--deterministic counts the instructions of one emulated processor; {what}")
+            };
+            if Place::from(options.place) != Place::Vm {
+                return refuse("leave --place at vm");
+            }
+            if guest.accel == AccelName::Kvm {
+                return refuse("leave out --accel kvm");
+            }
+            if guest.vcpus.is_some_and(|n| n != 1) {
+                return refuse("leave out --vcpus, or set it to 1");
+            }
+            if matches!(device, Device::Virtio { .. }) {
+                return refuse(
+                    "time stands still for it while a virtio disk works outside: choose nvme-model or brd",
+                );
+            }
+        }
         let in_ram = match device {
             Device::NvmeModel { size_bytes, .. } | Device::Brd { size_bytes } => {
                 size_bytes.div_ceil(1 << 20)
@@ -41,16 +69,22 @@ impl GuestShape {
             _ => 0,
         };
         let derived = u32::try_from(in_ram + BASE_MEMORY_MIB).unwrap_or(u32::MAX);
-        Self {
-            vcpus: options.guest.vcpus,
-            memory_mib: options.guest.memory.unwrap_or(derived),
-            accel: match options.guest.accel {
+        Ok(Self {
+            vcpus: match (guest.vcpus, guest.deterministic) {
+                (Some(n), _) => n,
+                (None, Some(_)) => 1,
+                (None, None) => VCPUS,
+            },
+            memory_mib: guest.memory.unwrap_or(derived),
+            accel: match guest.accel {
+                AccelName::Auto if guest.deterministic.is_some() => "tcg",
                 AccelName::Auto => "auto",
                 AccelName::Kvm => "kvm",
                 AccelName::Tcg => "tcg",
             }
             .to_owned(),
-        }
+            icount_shift: guest.deterministic,
+        })
     }
 
     fn accel(&self) -> Result<efuse_guest::AccelRequest> {
@@ -121,6 +155,7 @@ pub fn opener(
                     vcpus: shape.vcpus,
                     memory_mib: shape.memory_mib,
                     accel: shape.accel()?,
+                    icount_shift: shape.icount_shift,
                     disk_bytes: match device {
                         Device::Virtio { size_bytes } => Some(*size_bytes),
                         _ => None,
@@ -187,11 +222,12 @@ mod tests {
             place: PlaceName::Vm,
             guest: GuestOptions {
                 accel: AccelName::Tcg,
-                vcpus: 2,
+                vcpus: None,
                 memory,
+                deterministic: None,
             },
         };
-        GuestShape::new(&options, device)
+        GuestShape::new(&options, device).unwrap()
     }
 
     #[test]
@@ -205,6 +241,39 @@ mod tests {
         assert_eq!(shape(&brd, None).memory_mib, 3072);
         assert_eq!(shape(&virtio, None).memory_mib, 1024);
         assert_eq!(shape(&brd, Some(4096)).memory_mib, 4096);
+    }
+
+    #[test]
+    fn instructions_are_counted_on_one_emulated_processor_and_a_device_in_ram() {
+        let brd = Device::Brd {
+            size_bytes: 1 << 30,
+        };
+        let new = |device: &Device, change: fn(&mut PlaceOptions)| {
+            let mut options = PlaceOptions {
+                place: PlaceName::Vm,
+                guest: GuestOptions {
+                    accel: AccelName::Auto,
+                    vcpus: None,
+                    memory: None,
+                    deterministic: Some(2),
+                },
+            };
+            change(&mut options);
+            GuestShape::new(&options, device)
+        };
+        let shape = new(&brd, |_| {}).unwrap();
+        assert_eq!((shape.vcpus, shape.accel.as_str()), (1, "tcg"));
+        assert_eq!(shape.icount_shift, Some(2));
+        let why = |device: &Device, change: fn(&mut PlaceOptions)| {
+            new(device, change).unwrap_err().to_string()
+        };
+        assert!(why(&brd, |o| o.guest.vcpus = Some(2)).contains("--vcpus"));
+        assert!(why(&brd, |o| o.guest.accel = AccelName::Kvm).contains("--accel kvm"));
+        assert!(why(&brd, |o| o.place = PlaceName::Host).contains("--place"));
+        let virtio = Device::Virtio {
+            size_bytes: 1 << 30,
+        };
+        assert!(why(&virtio, |_| {}).contains("nvme-model or brd"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use efuse_model::attempt::{Attempt, Metrics, OpMetrics, Outcome, Phase, SCHEMA, Verified};
 use efuse_model::cell::Cell;
 use efuse_model::device::Device;
-use efuse_model::environment::{Accelerator, Environment, Place};
+use efuse_model::environment::{Accelerator, Clock, Environment, Place};
 use efuse_model::plan::{Plan, PlannedSystem};
 use efuse_model::test::{FioJob, Pattern, Test, Verify};
 
@@ -124,6 +124,7 @@ pub fn environment() -> Environment {
     Environment {
         place: Place::Vm,
         accelerator: Accelerator::Tcg,
+        clock: Clock::Real,
         kernel: "6.12".into(),
         cpu: "cpu".into(),
         cpus: 2,

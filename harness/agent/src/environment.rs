@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use efuse_model::environment::{Accelerator, Environment, Place};
+use efuse_model::environment::{Accelerator, Clock, Environment, Place};
 use efuse_systems::BinDirs;
 
 use crate::limit::{Cancel, Limit};
@@ -37,8 +37,8 @@ const CONFIG_BITS: &[&str] = &[
 /// Where the module lies in the guest.
 const GUEST_MODULE: &str = "/lib/efuse.ko";
 
-/// Looks at the machine. What only the outside knows (revision, QEMU, compiler) is left
-/// empty.
+/// Looks at the machine. What only the outside knows (revision, QEMU, compiler, the
+/// guest's clock) is left empty.
 #[must_use]
 pub fn capture(place: Place, accelerator: Accelerator, bin: &BinDirs) -> Environment {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -46,6 +46,7 @@ pub fn capture(place: Place, accelerator: Accelerator, bin: &BinDirs) -> Environ
     Environment {
         place,
         accelerator,
+        clock: Clock::Real,
         cpu: field(&cpuinfo, "model name").unwrap_or_else(|| "unknown".into()),
         cpus: sys::cpus(),
         memory_bytes: memory(),

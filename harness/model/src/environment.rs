@@ -54,6 +54,39 @@ impl fmt::Display for Accelerator {
     }
 }
 
+/// What the time of the guest is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    /// Time as it passes outside.
+    #[default]
+    Real,
+    /// Executed instructions, each of which takes 2^shift nanoseconds (QEMU's `-icount`);
+    /// idle time is skipped. One processor. What happens at the same time, such as
+    /// contention and polling, cannot be seen in it.
+    Icount {
+        /// Binary logarithm of an instruction's nanoseconds.
+        shift: u8,
+    },
+}
+
+impl Clock {
+    /// For leaving the field out of the JSON where it is the default.
+    #[must_use]
+    pub fn is_real(&self) -> bool {
+        *self == Self::Real
+    }
+}
+
+impl fmt::Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Real => f.write_str("real"),
+            Self::Icount { shift } => write!(f, "icount shift={shift}"),
+        }
+    }
+}
+
 /// Everything about the machine that a reader needs to judge a figure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
@@ -61,6 +94,9 @@ pub struct Environment {
     pub place: Place,
     /// What executes it.
     pub accelerator: Accelerator,
+    /// What the guest's time is; real in environments stored before there was a choice.
+    #[serde(default, skip_serializing_if = "Clock::is_real")]
+    pub clock: Clock,
     /// `uname -r` where the systems run.
     pub kernel: String,
     /// Processor model as `/proc/cpuinfo` names it there.
@@ -102,6 +138,7 @@ impl Environment {
             &self.accelerator.to_string(),
             &other.accelerator.to_string(),
         );
+        field("clock", &self.clock.to_string(), &other.clock.to_string());
         field("kernel", &self.kernel, &other.kernel);
         field("cpu", &self.cpu, &other.cpu);
         field("cpus", &self.cpus.to_string(), &other.cpus.to_string());

@@ -9,7 +9,7 @@ use efuse_agent::{Agent, AgentOptions, Cancel, checks};
 use efuse_model::attempt::Phase;
 use efuse_model::cell::Cell;
 use efuse_model::counters::Probes;
-use efuse_model::environment::{Accelerator, Environment, Place};
+use efuse_model::environment::{Accelerator, Clock, Environment, Place};
 use efuse_systems::BinDirs;
 
 use super::{Checked, Measured, Opener, Opening, Session, SessionError};
@@ -90,7 +90,8 @@ impl Opener for HostOpener {
         };
         let agent = Agent::new(options).map_err(|e| SessionError::Open(e.to_string()))?;
         let mut environment = agent.environment();
-        self.outside.complete(&mut environment, Accelerator::Native);
+        self.outside
+            .complete(&mut environment, Accelerator::Native, Clock::Real);
         let (jobs, inbox) = channel::<Job>();
         let (outbox, news) = channel::<News>();
         // One thread for the whole session: the daemons ask to die with it.

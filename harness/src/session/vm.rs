@@ -9,7 +9,7 @@ use efuse_kernel::Artifacts;
 use efuse_model::attempt::Phase;
 use efuse_model::cell::Cell;
 use efuse_model::counters::Probes;
-use efuse_model::environment::{Environment, Place};
+use efuse_model::environment::{Clock, Environment, Place};
 use efuse_model::protocol::{FromAgent, PROTOCOL, ToAgent};
 
 use super::{Checked, Measured, Opener, Opening, Session, SessionError};
@@ -22,6 +22,9 @@ const POLL: Duration = Duration::from_millis(200);
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// The agent keeps its own limit; this much later the guest is taken for dead.
 const GRACE: Duration = Duration::from_secs(60);
+/// How much more wall time than guest time an attempt may take where time counts
+/// instructions: the agent's limits are of the guest's time then, the outside's are not.
+const ICOUNT_PATIENCE: u32 = 10;
 /// Lines of a trace in a stored reason; the console log has all of it.
 const TRACE_LINES: usize = 20;
 
@@ -38,6 +41,8 @@ pub struct VmOptions {
     pub memory_mib: u32,
     /// KVM, TCG, or whichever works.
     pub accel: AccelRequest,
+    /// Time counts instructions, with this shift.
+    pub icount_shift: Option<u8>,
     /// Size of a virtio-blk disk, if the device is one.
     pub disk_bytes: Option<u64>,
 }
@@ -99,6 +104,10 @@ impl Opener for VmOpener {
         self.boots += 1;
         let init_binary = std::env::current_exe()
             .map_err(|e| SessionError::Open(format!("cannot tell this program's path: {e}")))?;
+        let (clock, patience) = match self.options.icount_shift {
+            Some(shift) => (Clock::Icount { shift }, ICOUNT_PATIENCE),
+            None => (Clock::Real, 1),
+        };
         let module_hash = artifacts.module_hash.clone();
         let spec = GuestSpec {
             artifacts,
@@ -107,10 +116,11 @@ impl Opener for VmOpener {
             vcpus: self.options.vcpus,
             memory_mib: self.options.memory_mib,
             accel: self.options.accel,
+            icount_shift: self.options.icount_shift,
             virtio_disk_bytes: self.options.disk_bytes,
             console_log: opening.console.clone(),
             work_dir: self.options.root.join("target/guest"),
-            time_limit: opening.time_limit,
+            time_limit: opening.time_limit * patience,
         };
         let guest = self
             .interrupt
@@ -124,11 +134,12 @@ impl Opener for VmOpener {
             id: format!("boot-{}-{}", jiff::Timestamp::now().as_second(), self.boots),
             environment: None,
             seq: 0,
+            patience,
         };
         progress("waiting for the agent in the guest");
         let mut environment = vm.ready()?;
         let accelerator = vm.guest.accelerator();
-        self.outside.complete(&mut environment, accelerator);
+        self.outside.complete(&mut environment, accelerator, clock);
         environment
             .artifacts
             .insert("efuse.ko source".to_owned(), module_hash);
@@ -146,11 +157,13 @@ struct Vm {
     /// Set once it has said it is ready.
     environment: Option<Environment>,
     seq: u64,
+    /// Factor on every deadline.
+    patience: u32,
 }
 
 impl Vm {
     fn ready(&mut self) -> Result<Environment, SessionError> {
-        let deadline = Instant::now() + BOOT_LIMIT;
+        let deadline = self.deadline(BOOT_LIMIT);
         let message = self.next(deadline).map_err(|e| match e {
             SessionError::Lost(reason) => SessionError::Open(reason),
             other => other,
@@ -168,6 +181,10 @@ impl Vm {
                 "the agent in the guest did not say that it is ready but {other:?}"
             ))),
         }
+    }
+
+    fn deadline(&self, limit: Duration) -> Instant {
+        Instant::now() + limit * self.patience
     }
 
     /// The next message that is not a log line.
@@ -293,7 +310,7 @@ impl Session for Vm {
             seq,
             systems: systems.to_vec(),
         })?;
-        match self.next(Instant::now() + GRACE)? {
+        match self.next(self.deadline(GRACE))? {
             FromAgent::Availability { seq: s, systems } if s == seq => Ok(systems),
             other => Err(self.unexpected(&other)),
         }
@@ -313,7 +330,7 @@ impl Session for Vm {
             probes,
             timeout_ms: millis(limit),
         })?;
-        let deadline = Instant::now() + limit + GRACE;
+        let deadline = self.deadline(limit + GRACE);
         loop {
             match self.next(deadline)? {
                 FromAgent::Phase { seq: s, phase: p } if s == seq => phase(p),
@@ -349,7 +366,7 @@ impl Session for Vm {
             system: system.to_owned(),
             timeout_ms: millis(limit),
         })?;
-        match self.next(Instant::now() + limit + GRACE)? {
+        match self.next(self.deadline(limit + GRACE))? {
             FromAgent::Checked {
                 seq: s,
                 failure,

@@ -104,7 +104,7 @@ pub fn run(context: &Context, verb: &Check) -> Result<Status> {
     };
     catalogue.planned(&systems)?;
     let place = Place::from(verb.place.place);
-    let shape = GuestShape::new(&verb.place, &DEVICE);
+    let shape = GuestShape::new(&verb.place, &DEVICE)?;
     let mut opener = places::opener(
         context, &catalogue, place, &shape, &DEVICE, &systems, &SUITES,
     )?;

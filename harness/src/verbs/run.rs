@@ -65,7 +65,7 @@ fn one(context: &Context, verb: &Run, workload: &str, name: Option<String>) -> R
     let catalogue = context.catalogue()?;
     let chosen = choose(&catalogue, selection, workload)?;
     let names: Vec<String> = chosen.systems.iter().map(|s| s.id.clone()).collect();
-    let shape = GuestShape::new(&selection.place, &chosen.device);
+    let shape = GuestShape::new(&selection.place, &chosen.device)?;
     let name = name.unwrap_or_else(|| {
         let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
         format!("{}-{now}", chosen.workload.name)

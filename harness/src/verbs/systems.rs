@@ -82,15 +82,15 @@ pub fn run(context: &Context, verb: &Systems) -> Result<Status> {
         if !wanted(Place::Vm) {
             bail!("--boot asks a guest; leave --place host away");
         }
-        // The probe needs no disk to speak of.
-        let device = Device::Virtio {
+        // The probe needs no device to speak of.
+        let device = Device::Brd {
             size_bytes: 64 << 20,
         };
         let options = PlaceOptions {
             place: PlaceName::Vm,
             guest: verb.guest.clone(),
         };
-        let shape = GuestShape::new(&options, &device);
+        let shape = GuestShape::new(&options, &device)?;
         let mut opener =
             places::opener(context, &catalogue, Place::Vm, &shape, &device, &names, &[])?;
         let steps = Steps::new();

@@ -73,6 +73,7 @@ fn ready() -> io::Result<FromAgent> {
     let environment = Environment {
         place: Place::Vm,
         accelerator: Accelerator::Tcg,
+        clock: Default::default(),
         kernel: release.trim().to_owned(),
         cpu: String::new(),
         cpus: 0,

@@ -93,6 +93,7 @@ fn boot(artifacts: &Artifacts, work_dir: &Path) -> Result<KvmProbe, GuestError> 
         kernel: kernel_image::prepare(&artifacts.vmlinuz, work_dir)?,
         initramfs: image::build_probe(MARKER)?,
         vcpus: 1,
+        icount_shift: None,
         memory_mib: 512,
         console: theirs.into(),
         agent: None,

@@ -21,7 +21,7 @@ use crate::image;
 use crate::inbox::Inbox;
 use crate::kernel_image;
 use crate::qemu::Machine;
-use crate::spec::GuestSpec;
+use crate::spec::{AccelRequest, GuestSpec, MAX_ICOUNT_SHIFT};
 
 /// The longest message; fio's own output is some hundred KiB.
 const LONGEST_MESSAGE: u64 = 64 << 20;
@@ -167,6 +167,7 @@ impl Guest {
             kernel,
             initramfs,
             vcpus: spec.vcpus,
+            icount_shift: spec.icount_shift,
             memory_mib: spec.memory_mib,
             console: console_theirs.into(),
             agent: Some(agent_theirs.into()),
@@ -377,6 +378,19 @@ fn check(spec: &GuestSpec) -> Result<(), GuestError> {
     }
     if spec.memory_mib < 512 {
         return refuse("a guest needs at least 512 MiB of memory: its files alone take 100");
+    }
+    if let Some(shift) = spec.icount_shift {
+        if spec.accel != AccelRequest::Tcg || spec.vcpus != 1 {
+            return refuse("time that counts instructions needs emulation and one processor");
+        }
+        if shift > MAX_ICOUNT_SHIFT {
+            return refuse("the shift of time that counts instructions is 10 at most");
+        }
+        if spec.virtio_disk_bytes.is_some() {
+            return refuse(
+                "time that counts instructions does not pass while QEMU's disk works: use a device in RAM",
+            );
+        }
     }
     if spec
         .virtio_disk_bytes

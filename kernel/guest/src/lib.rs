@@ -30,7 +30,7 @@ pub use accel::{KvmProbe, probe_kvm};
 pub use error::GuestError;
 pub use guest::{Canceller, Guest};
 pub use qemu::qemu_version;
-pub use spec::{AccelRequest, GuestSpec};
+pub use spec::{AccelRequest, GuestSpec, MAX_ICOUNT_SHIFT};
 
 /// Name of the virtio-serial port; the guest's `/dev/virtio-ports/` has it.
 pub const PORT: &str = "efuse.agent";

@@ -32,6 +32,9 @@ const EMULATED_CPU: &str = "max,erms=off,fsrm=off";
 /// host's, so there is nothing to watch.
 const EMULATED_COMMAND_LINE: &str = " tsc=nowatchdog";
 
+/// With time that counts instructions nothing may differ from boot to boot by chance.
+const ICOUNT_COMMAND_LINE: &str = " nokaslr norandmaps";
+
 /// Where QEMU is.
 pub(crate) fn find() -> Result<PathBuf, GuestError> {
     tool::find(BINARY, PACKAGE)
@@ -53,6 +56,8 @@ pub(crate) struct Machine {
     pub kernel: PathBuf,
     pub initramfs: OwnedFd,
     pub vcpus: u32,
+    /// See [`crate::GuestSpec::icount_shift`].
+    pub icount_shift: Option<u8>,
     pub memory_mib: u32,
     /// The console's other end is a socket.
     pub console: OwnedFd,
@@ -94,9 +99,20 @@ impl Machine {
         match self.accelerator {
             Accelerator::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
             Accelerator::Tcg | Accelerator::Native => {
-                command.args(["-accel", "tcg,thread=multi", "-cpu", EMULATED_CPU])
+                let threads = match self.icount_shift {
+                    Some(_) => "tcg,thread=single",
+                    None => "tcg,thread=multi",
+                };
+                command.args(["-accel", threads, "-cpu", EMULATED_CPU])
             }
         };
+        if let Some(shift) = self.icount_shift {
+            // Idle time is skipped and not slept through: a timer is due when it is next.
+            command.args(["-icount", &format!("shift={shift},sleep=off,align=off")]);
+            // Of RDRAND and virtio-rng.
+            command.args(["-seed", "1"]);
+            command.args(["-rtc", "base=2026-01-01T00:00:00,clock=vm"]);
+        }
         command.args(["-smp", &self.vcpus.to_string()]);
         command.args(["-m", &format!("{}M", self.memory_mib)]);
         command.arg("-kernel").arg(&self.kernel);
@@ -105,6 +121,9 @@ impl Machine {
         let mut append = COMMAND_LINE.to_owned();
         if self.accelerator.emulated() {
             append.push_str(EMULATED_COMMAND_LINE);
+        }
+        if self.icount_shift.is_some() {
+            append.push_str(ICOUNT_COMMAND_LINE);
         }
         command.args(["-append", &append]);
 

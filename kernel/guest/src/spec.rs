@@ -17,6 +17,9 @@ pub enum AccelRequest {
     Tcg,
 }
 
+/// The largest shift that QEMU takes.
+pub const MAX_ICOUNT_SHIFT: u8 = 10;
+
 /// Everything that [`crate::Guest::start`] needs to know.
 #[derive(Debug, Clone)]
 pub struct GuestSpec {
@@ -34,6 +37,11 @@ pub struct GuestSpec {
     pub memory_mib: u32,
     /// What executes it.
     pub accel: AccelRequest,
+    /// Makes the guest's time count instructions: each takes 2^shift nanoseconds (QEMU's
+    /// `-icount shift=N,sleep=off`). Needs [`AccelRequest::Tcg`] and one processor; QEMU then
+    /// runs in one thread, the random numbers start from a fixed seed and no addresses are
+    /// randomised, so that two boots do the same as far as nothing outside disturbs them.
+    pub icount_shift: Option<u8>,
     /// Capacity in bytes of a virtio-blk disk (serial number [`crate::DISK_SERIAL`]) on a sparse
     /// file, if one is wanted.
     pub virtio_disk_bytes: Option<u64>,
@@ -62,6 +70,7 @@ impl GuestSpec {
             vcpus: 2,
             memory_mib: 2048,
             accel: AccelRequest::Auto,
+            icount_shift: None,
             virtio_disk_bytes: None,
             console_log: console_log.into(),
             work_dir: work_dir.into(),
@@ -104,6 +113,15 @@ impl GuestSpec {
     #[must_use]
     pub const fn accel(mut self, accel: AccelRequest) -> Self {
         self.accel = accel;
+        self
+    }
+
+    /// Makes the guest's time count instructions, on one emulated processor.
+    #[must_use]
+    pub const fn icount(mut self, shift: u8) -> Self {
+        self.accel = AccelRequest::Tcg;
+        self.vcpus = 1;
+        self.icount_shift = Some(shift);
         self
     }
 

@@ -77,6 +77,7 @@ pub fn environment(accelerator: Accelerator) -> Environment {
             Place::Vm
         },
         accelerator,
+        clock: efuse_model::environment::Clock::Real,
         kernel: "6.12.0-fixture".into(),
         cpu: "Fixture processor with a name that is as long as they come @ 2.00GHz".into(),
         cpus: 2,
