@@ -1,0 +1,14 @@
+//! What is counted beside fio while it measures.
+//!
+//! [`Window`] has the counters that cost nothing measurable: perf's software event of
+//! context switches, and `/proc`. It is opened and closed while fio's jobs stand at a
+//! barrier, so it covers what fio itself counts and nothing of fio's start and end.
+
+mod cpus;
+mod error;
+pub mod perf;
+pub mod proc;
+mod window;
+
+pub use error::{ProbeError, Result};
+pub use window::{Subjects, Window};
