@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ pub struct Agent {
     registry: Registry,
     folder: PathBuf,
     backing: PathBuf,
+    /// Whether perf events can be trusted here, once it has been asked.
+    perf: OnceLock<Result<(), String>>,
 }
 
 impl Agent {
@@ -104,6 +107,7 @@ impl Agent {
             registry,
             folder,
             backing,
+            perf: OnceLock::new(),
         })
     }
 
@@ -148,6 +152,19 @@ impl Agent {
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Whether perf events read here what happens, or why their figures must not be
+    /// used. Tested the first time.
+    ///
+    /// # Errors
+    /// With the reason.
+    pub fn perf(&self) -> Result<(), &str> {
+        let tested = || efuse_probes::perf::self_test().map(drop);
+        let perf = self
+            .perf
+            .get_or_init(|| tested().map_err(|e| e.to_string()));
+        perf.as_ref().copied().map_err(String::as_str)
     }
 
     /// Where the files of loop devices go.

@@ -20,6 +20,7 @@ use crate::fio::{self, Invocation, Report, command};
 use crate::layout;
 use crate::limit::{Limit, Watchdog};
 use crate::lowerfs::{Atime, LowerFs};
+use crate::measure::Measure;
 use crate::sys::{self, Drop as Caches};
 
 /// Blocks that ext4 needs for itself: extents, directories, a margin.
@@ -241,6 +242,7 @@ impl Trial<'_> {
             invocation,
             self.agent.folder(),
             daemon,
+            None,
             &self.limit,
         )
     }
@@ -264,12 +266,16 @@ impl Trial<'_> {
         self.enter(Phase::Measure)?;
         // The mount stays warm, every arm starts with no data cached.
         sys::drop_caches(Caches::Pages)?;
-        let invocation = command::measure(test, &root);
+        let measure = Measure {
+            agent: self.agent,
+            fio: &self.fio,
+            test,
+            probes: self.probes,
+            limit: &self.limit,
+        };
+        let invocation = measure.invocation(mounted);
         self.command = invocation.display();
-        let report = self.fio(&invocation, daemon)?;
-        let metrics = report
-            .metrics(&test.job)
-            .map_err(|e| AgentError::Fio(format!("fio (measure): {e}")))?;
+        let (metrics, report) = measure.metrics(&invocation, mounted)?;
         self.raw = Some(report.into_json());
         mounted.alive()?;
 

@@ -1,5 +1,6 @@
 //! fio: the commands of every phase and the reading of their results.
 
+pub mod barrier;
 pub mod command;
 pub mod output;
 mod regions;
@@ -12,11 +13,13 @@ use crate::error::{AgentError, Result};
 use crate::limit::Limit;
 use crate::process::{self, tail};
 
+pub use barrier::Barrier;
 pub use command::Invocation;
 pub use output::Report;
 
 /// Runs one fio and reads its report. `daemon` is the process that serves the files, if
-/// there is one: fio is killed if it hangs after that process has ended.
+/// there is one: fio is killed if it hangs after that process has ended. With a
+/// `barrier`, the jobs start together and stop together, and it tells when.
 ///
 /// # Errors
 /// If fio cannot be started, fails, is killed, or reports an error of a job. The
@@ -26,17 +29,21 @@ pub fn run(
     invocation: &Invocation,
     scratch: &Path,
     daemon: Option<u32>,
+    barrier: Option<&mut Barrier<'_>>,
     limit: &Limit,
 ) -> Result<Report> {
     let json = scratch.join(format!("fio-{}.json", invocation.name()));
-    let done = process::run_while(
-        Command::new(fio)
-            .current_dir(scratch)
-            .arg(format!("--output={}", json.display()))
-            .args(invocation.args()),
-        limit,
-        &|| daemon.is_none_or(process::runs),
-    )?;
+    let mut command = Command::new(fio);
+    command
+        .current_dir(scratch)
+        .arg(format!("--output={}", json.display()))
+        .args(invocation.args());
+    if let Some(barrier) = &barrier {
+        command.args(barrier.args()).current_dir(barrier.folder());
+    }
+    let attend = barrier.map(|b| b as &mut dyn process::Attend);
+    let sensible = || daemon.is_none_or(process::runs);
+    let done = process::run_with(&mut command, limit, &sensible, attend)?;
     let text = fs::read_to_string(&json);
     let _ = fs::remove_file(&json);
     // fio writes messages of its jobs into the same file, before the JSON.
@@ -44,6 +51,11 @@ pub fn run(
         Ok(text) => text.split_at(output::start_of_json(text)),
         Err(_) => ("", ""),
     };
+    let messages: Vec<_> = messages
+        .lines()
+        .filter(|line| !barrier::is_notice(line))
+        .collect();
+    let messages = messages.join("\n");
     let said = |why: &str| {
         AgentError::Fio(format!(
             "fio ({}) {why}: {}",

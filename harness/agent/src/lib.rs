@@ -20,6 +20,7 @@ pub mod fio;
 pub mod layout;
 pub mod limit;
 pub mod lowerfs;
+mod measure;
 pub mod process;
 pub mod serve;
 pub mod sys;

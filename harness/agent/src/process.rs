@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::fd::{AsFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -118,6 +118,31 @@ pub fn run_while(
     limit: &Limit,
     sensible: &dyn Fn() -> bool,
 ) -> Result<Finished> {
+    run_with(command, limit, sensible, None)
+}
+
+/// Something that is attended to while a program runs.
+pub trait Attend {
+    /// Readable when there is something to do.
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// When there is something to do at the latest.
+    fn due(&self) -> Option<Instant>;
+
+    /// Does what there is to do, without waiting. Called after each wait.
+    fn attend(&mut self, child: u32);
+}
+
+/// As [`run_while`], attending to something else meanwhile.
+///
+/// # Errors
+/// As [`run_while`].
+pub fn run_with(
+    command: &mut Command,
+    limit: &Limit,
+    sensible: &dyn Fn() -> bool,
+    attend: Option<&mut dyn Attend>,
+) -> Result<Finished> {
     limit.check()?;
     let program = command.get_program().to_string_lossy().into_owned();
     let mut child = command
@@ -132,7 +157,7 @@ pub fn run_while(
         })?;
     let stdout = drain(child.stdout.take());
     let stderr = drain(child.stderr.take());
-    let waited = wait(&mut child, limit, sensible);
+    let waited = wait(&mut child, limit, sensible, attend);
     if waited.is_err() {
         kill_tree(child.id());
     }
@@ -165,7 +190,12 @@ fn join(thread: Option<thread::JoinHandle<Vec<u8>>>) -> String {
 }
 
 /// Waits until the child can be reaped.
-fn wait(child: &mut Child, limit: &Limit, sensible: &dyn Fn() -> bool) -> Result<()> {
+fn wait(
+    child: &mut Child,
+    limit: &Limit,
+    sensible: &dyn Fn() -> bool,
+    mut attend: Option<&mut dyn Attend>,
+) -> Result<()> {
     let pidfd = pidfd(child.id());
     let mut pointless: Option<Instant> = None;
     loop {
@@ -176,10 +206,16 @@ fn wait(child: &mut Child, limit: &Limit, sensible: &dyn Fn() -> bool) -> Result
         if !sensible() && pointless.get_or_insert_with(Instant::now).elapsed() > GRACE {
             return Err(AgentError::Pointless);
         }
-        let step = limit.left().min(POLL);
+        let mut step = limit.left().min(POLL);
+        if let Some(due) = attend.as_ref().and_then(|a| a.due()) {
+            step = step.min(due.saturating_duration_since(Instant::now()));
+        }
         match &pidfd {
             Some(fd) => {
-                let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+                let mut fds = vec![PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+                if let Some(other) = &attend {
+                    fds.push(PollFd::new(other.fd(), PollFlags::POLLIN));
+                }
                 let step = PollTimeout::try_from(step).unwrap_or(PollTimeout::ZERO);
                 match poll(&mut fds, step) {
                     Ok(_) | Err(Errno::EINTR) => {}
@@ -187,6 +223,9 @@ fn wait(child: &mut Child, limit: &Limit, sensible: &dyn Fn() -> bool) -> Result
                 }
             }
             None => thread::sleep(step.min(Duration::from_millis(5))),
+        }
+        if let Some(other) = &mut attend {
+            other.attend(child.id());
         }
     }
 }

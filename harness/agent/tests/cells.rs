@@ -7,7 +7,7 @@ mod common;
 use common::{TIMEOUT, agent, cell, job, leftovers};
 use efuse_agent::Cancel;
 use efuse_model::attempt::{Outcome, Phase};
-use efuse_model::counters::Probes;
+use efuse_model::counters::{Counters, Probes, Switches};
 use efuse_model::test::Pattern;
 
 /// Agents of one process share loop files' names: one at a time.
@@ -33,7 +33,7 @@ fn every_available_system_gives_verified_figures() {
         }
         let mut phases = Vec::new();
         let result = agent.run_cell(&cell(&id, job()), Probes::Off, TIMEOUT, &mut |p| {
-            phases.push(p)
+            phases.push(p);
         });
         let Outcome::Done { metrics, verified } = result.outcome else {
             panic!("{id}: {:?}", result.outcome);
@@ -48,6 +48,14 @@ fn every_available_system_gives_verified_figures() {
         assert!(
             verified.write_bytes >= (2 << 20) - 3 * 4096,
             "{id}: {verified:?}"
+        );
+        let counters = metrics.counters.unwrap();
+        assert_eq!(counters.missing, Vec::<String>::new(), "{id}");
+        same_switches(&id, metrics.fio_ctx, &counters);
+        assert_eq!(counters.daemon_switches.is_some(), id != "ext4", "{id}");
+        assert!(
+            counters.cpu.busy_s >= 0.0 && counters.cpu.fio_s.unwrap() > 0.0,
+            "{id}"
         );
         let (read, write) = (metrics.read.unwrap(), metrics.write.unwrap());
         assert!(read.bytes + write.bytes >= (6 << 20) - 3 * 4096, "{id}");
@@ -69,6 +77,24 @@ fn every_available_system_gives_verified_figures() {
     assert_eq!(leftovers(dir.path()), Vec::<String>::new());
     drop(agent);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+/// fio's own count of its switches, perf's and `/proc`'s are the same within 2 %, or
+/// within the few that each job makes on its way to the end of the phase.
+fn same_switches(id: &str, ctx: u64, counters: &Counters) {
+    let Switches { perf, proc } = counters.fio_switches;
+    let (perf, proc) = (perf.unwrap(), proc.unwrap());
+    eprintln!("{id}: fio's switches: its own count {ctx}, perf {perf}, /proc {proc}");
+    let slack = (ctx / 50).max(2 * u64::from(job().jobs));
+    assert!(
+        perf.abs_diff(ctx) <= slack && proc.abs_diff(ctx) <= slack,
+        "{id}"
+    );
+    let system = counters.system_switches;
+    assert!(
+        system.perf.unwrap() >= perf && system.proc.unwrap() >= proc,
+        "{id}"
+    );
 }
 
 #[test]

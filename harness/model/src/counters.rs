@@ -43,7 +43,7 @@ pub struct Switches {
 /// CPU time by who used it, seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CpuTime {
-    /// fio, user + system.
+    /// fio's process, user + system.
     pub fio_s: Option<f64>,
     /// The daemon, user + system; `None` for systems without one.
     pub daemon_s: Option<f64>,
@@ -95,7 +95,8 @@ pub struct LockContention {
 /// Everything that was counted in one attempt.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counters {
-    /// Of fio, all threads.
+    /// Of fio's job threads from the start of their work to its end: what fio counts as
+    /// `ctx` itself, and neither its start nor its helpers.
     pub fio_switches: Switches,
     /// Of the daemon, all threads; `None` for systems without one.
     pub daemon_switches: Option<Switches>,

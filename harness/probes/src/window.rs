@@ -15,6 +15,8 @@ pub struct Subjects {
     pub fio: u32,
     /// fio's job threads: those whose switches fio itself counts.
     pub jobs: Vec<u32>,
+    /// Switches of the jobs that come from counting, not from their work: taken off.
+    pub own_switches: u64,
     /// The daemon's process, if there is one.
     pub daemon: Option<u32>,
 }
@@ -161,8 +163,8 @@ impl Window {
             .unwrap_or_default();
         Counters {
             fio_switches: Switches {
-                perf: fio,
-                proc: jobs,
+                perf: fio.map(|n| n.saturating_sub(subjects.own_switches)),
+                proc: jobs.map(|n| n.saturating_sub(subjects.own_switches)),
             },
             daemon_switches: subjects.daemon.map(|_| Switches {
                 perf: daemon,
@@ -231,11 +233,12 @@ mod tests {
             Subjects {
                 fio: own,
                 jobs: vec![tid],
+                own_switches: 100,
                 daemon: Some(own),
             },
             Ok(()),
         );
-        for _ in 0..200 {
+        for _ in 0..300 {
             std::thread::sleep(std::time::Duration::from_micros(50));
         }
         let counters = window.close();
@@ -254,6 +257,7 @@ mod tests {
             Subjects {
                 fio: std::process::id(),
                 jobs: Vec::new(),
+                own_switches: 0,
                 daemon: Some(u32::MAX),
             },
             Err("no perf here"),

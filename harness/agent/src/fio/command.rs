@@ -45,6 +45,8 @@ const OWNED: &[&str] = &[
     "direct",
     "directory",
     "do_verify",
+    "exec_postrun",
+    "exec_prerun",
     "fallocate",
     "filename",
     "filename_format",

@@ -225,8 +225,36 @@ fn operation(op: &At<'_>) -> Result<OpMetrics, ReportError> {
         slat: latency(&op.object("slat_ns")?)?,
         clat: latency(&op.object("clat_ns")?)?,
         lat: latency(&op.object("lat_ns")?)?,
-        clat_bins: Histogram::default(),
+        clat_bins: bins(&op.object("clat_ns")?)?,
     })
+}
+
+/// The bins of `json+`, which hold every request that was measured.
+fn bins(ns: &At<'_>) -> Result<Histogram, ReportError> {
+    let list = ns.object("bins")?;
+    let mut bins = Vec::with_capacity(list.value.len());
+    for key in list.value.keys() {
+        let value = key
+            .parse()
+            .map_err(|_| ReportError::Missing(format!("{} as a number", list.name(key))))?;
+        bins.push((value, list.count(key)?));
+    }
+    bins.sort_unstable();
+    let histogram = Histogram {
+        bins,
+        // fio has a mean and no sum.
+        sum_ns: None,
+        max_ns: Some(ns.count("max")?),
+    };
+    let wanted = ns.count("N")?;
+    if histogram.count() == wanted {
+        return Ok(histogram);
+    }
+    Err(ReportError::Missing(format!(
+        "{} for all requests ({} of {wanted})",
+        ns.name("bins"),
+        histogram.count()
+    )))
 }
 
 /// Nanoseconds to microseconds.
@@ -338,6 +366,16 @@ mod tests {
             (99.9, 10_158.08),
         ];
         assert_eq!(read.clat.percentiles, wanted);
+        assert_eq!(
+            (read.clat_bins.count(), write.clat_bins.count()),
+            (541, 227)
+        );
+        assert_eq!(read.clat_bins.bins[..2], [(19072, 1), (23680, 2)]);
+        assert_eq!(read.clat_bins.max_ns, Some(10_205_520));
+        for (percent, us) in wanted {
+            let ns = read.clat_bins.percentile_ns(percent).unwrap();
+            assert!((ns as f64 / 1000.0 - us).abs() < 1e-9, "p{percent}: {ns}");
+        }
         assert!((metrics.runtime_ms - 22.0).abs() < f64::EPSILON);
         assert_eq!(metrics.fio_ctx, 151);
         assert!((metrics.fio_usr_percent - 7.936_508).abs() < 1e-9);
@@ -393,6 +431,15 @@ mod tests {
         );
         let error = without("\"clat_ns\"", "\"clat_us\"").unwrap_err();
         assert!(error.to_string().contains("clat_ns"), "{error}");
+        let error = without("\"19072\" : 1", "\"19072\" : 2").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("clat_ns.bins for all requests (542 of 541)"),
+            "{error}"
+        );
+        let error = without("\"19072\" : 1", "\"x\" : 1").unwrap_err();
+        assert!(error.to_string().contains("bins.x as a number"), "{error}");
         let error = without("\"mean\" : 30890.756007", "\"mean\" : nan").unwrap_err();
         assert!(matches!(error, ReportError::NotJson(_)), "{error}");
         let error = without("\"mean\" : 30890.756007", "\"mean\" : null").unwrap_err();

@@ -1,0 +1,116 @@
+//! The measured phase: fio's job with every counter around it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use efuse_model::counters::{Counters, Probes};
+use efuse_model::test::Test;
+use efuse_probes::{Subjects, Window};
+use efuse_systems::Mounted;
+
+use crate::agent::Agent;
+use crate::error::{AgentError, Result};
+use crate::fio::barrier::{Phase, SWITCHES_PER_JOB};
+use crate::fio::{self, Barrier, Invocation, Report, command};
+use crate::limit::Limit;
+
+/// What is measured, and with what.
+pub(crate) struct Measure<'a> {
+    pub agent: &'a Agent,
+    pub fio: &'a Path,
+    pub test: &'a Test,
+    pub probes: Probes,
+    pub limit: &'a Limit,
+}
+
+/// Counts between the edges of the phase.
+struct Count<'a> {
+    perf: std::result::Result<(), &'a str>,
+    daemon: Option<u32>,
+    window: Option<Window>,
+    counters: Option<Counters>,
+    problems: Vec<String>,
+}
+
+impl Phase for Count<'_> {
+    fn starts(&mut self, fio: u32, jobs: Vec<u32>) {
+        let subjects = Subjects {
+            fio,
+            own_switches: SWITCHES_PER_JOB * jobs.len() as u64,
+            jobs,
+            daemon: self.daemon,
+        };
+        self.window = Some(Window::open(subjects, self.perf));
+    }
+
+    fn ended(&mut self) {
+        self.counters = self.window.take().map(Window::close);
+    }
+
+    fn failed(&mut self, reason: String) {
+        self.problems.push(reason);
+    }
+}
+
+impl Measure<'_> {
+    /// The job's command.
+    pub fn invocation(&self, mounted: &Mounted) -> Invocation {
+        command::measure(self.test, mounted.root())
+    }
+
+    /// Runs the job. Counters never make it fail: what could not be counted is said in
+    /// [`Counters::missing`].
+    ///
+    /// # Errors
+    /// If fio fails.
+    pub fn run(&self, invocation: &Invocation, mounted: &Mounted) -> Result<(Report, Counters)> {
+        let daemon = mounted.daemon_pid();
+        let mut count = Count {
+            perf: self.agent.perf(),
+            daemon,
+            window: None,
+            counters: None,
+            problems: Vec::new(),
+        };
+        let job = &self.test.job;
+        let mut barrier = Barrier::new(
+            &self.agent.folder().join("barrier"),
+            job.jobs,
+            Duration::from_millis(job.ramp_ms),
+            &mut count,
+        )?;
+        let report = fio::run(
+            self.fio,
+            invocation,
+            self.agent.folder(),
+            daemon,
+            Some(&mut barrier),
+            self.limit,
+        )?;
+        drop(barrier);
+        let mut counters = count.counters.take().unwrap_or_default();
+        counters.missing.append(&mut count.problems);
+        if self.probes == Probes::On {
+            let reason = "FUSE requests: no probes inside the kernel yet";
+            counters.missing.push(reason.to_owned());
+        }
+        Ok((report, counters))
+    }
+
+    /// Runs the job and reads its figures.
+    ///
+    /// # Errors
+    /// If fio fails, or a figure is missing.
+    pub fn metrics(
+        &self,
+        invocation: &Invocation,
+        mounted: &Mounted,
+    ) -> Result<(efuse_model::attempt::Metrics, Report)> {
+        let (report, counters) = self.run(invocation, mounted)?;
+        let mut metrics = report
+            .metrics(&self.test.job)
+            .map_err(|e| AgentError::Fio(format!("fio (measure): {e}")))?;
+        metrics.counters = Some(counters);
+        Ok((metrics, report))
+    }
+}
