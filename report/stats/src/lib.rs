@@ -16,6 +16,19 @@
 //!   and Nagaraja, "Order Statistics", 3rd ed. 2003, section 7.1). No interval made of
 //!   resampled values can be wider than the range, so below six repetitions none reaches
 //!   95 %; [`range_coverage`] gives the bound and the report prints it.
+//!
+//! Size of an effect, p-values, their correction over many cells, and noise floors are in
+//! modules of their own, each with its source.
+
+mod effect;
+mod holm;
+mod permutation;
+mod ratio;
+
+pub use effect::{Magnitude, cliffs_delta};
+pub use holm::holm;
+pub use permutation::{exchange_p, least_exchange_p, least_paired_p, pairs_needed, sign_flip_p};
+pub use ratio::{aa_floor, bootstrap_ratio, relative_half_width};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
