@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use efuse_model::cell::{self, Variant};
 use efuse_model::environment::Place;
 use efuse_model::plan::PlannedSystem;
 use efuse_systems::{BinDirs, Need, Registry, System};
@@ -62,18 +63,26 @@ impl Catalogue {
         let known = self.names();
         let mut out: Vec<PlannedSystem> = Vec::new();
         for name in names {
-            if !known.contains(&name.as_str()) {
+            let (original, variant) = cell::variant(name);
+            if !known.contains(&original) {
                 bail!(suggest::unknown("system", name, &known));
             }
             if out.iter().any(|s| s.id == *name) {
                 bail!("system {name:?} is named twice");
             }
             let system = self.registry.get(name)?;
+            let title = system.title();
             out.push(PlannedSystem {
                 id: name.clone(),
-                title: system.title().to_owned(),
-                digest: system.digest(),
-                twin_of: None,
+                title: match variant {
+                    None => title.to_owned(),
+                    Some(Variant::Twin) => format!("{title}, measured a second time (A/A)"),
+                    Some(Variant::Slow(percent)) => {
+                        format!("{title}, handlers {percent} % slower on purpose")
+                    }
+                },
+                digest: self.registry.digest(name)?,
+                twin_of: (variant == Some(Variant::Twin)).then(|| original.to_owned()),
                 skipped: None,
             });
         }
@@ -88,11 +97,12 @@ impl Catalogue {
             Place::Host => self.registry.availability(name, Place::Host),
             Place::Vm => {
                 let system = self.registry.get(name).ok()?;
-                system
+                let program = system
                     .needs()
                     .iter()
                     .filter(|n| matches!(n, Need::Program { .. } | Need::Place(_)))
-                    .find_map(|n| n.check(Place::Vm, self.registry.bins()).err())
+                    .find_map(|n| n.check(Place::Vm, self.registry.bins()).err());
+                self.registry.not_slowed(name).or(program)
             }
         }
     }
@@ -103,13 +113,11 @@ impl Catalogue {
         systems
             .iter()
             .filter(|s| s.skipped.is_none())
-            .filter_map(|s| match self.registry.get(&s.id) {
-                Ok(now) if now.digest() == s.digest => None,
+            .filter_map(|s| match self.registry.digest(&s.id) {
+                Ok(now) if now == s.digest => None,
                 Ok(now) => Some(format!(
-                    "system {}: definition {:?}, was {:?}",
-                    s.id,
-                    now.digest(),
-                    s.digest
+                    "system {}: definition {now:?}, was {:?}",
+                    s.id, s.digest
                 )),
                 Err(_) => Some(format!("system {}: not there any more", s.id)),
             })

@@ -61,6 +61,21 @@ pub struct Selection {
     /// Repetitions of each cell instead of the workload's.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repetitions: Option<u32>,
+    /// Further repetitions of each cell with probes inside the kernel, whose figures are no
+    /// headline.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub probed: Option<u32>,
+    /// Measure these systems a second time, as SYSTEM@twin: the machine's noise floor (A/A).
+    #[arg(long, value_delimiter = ',', value_name = "A,B")]
+    pub twin: Option<Vec<String>>,
+    /// Measure cells again whose 95 % interval of the ratio to the base is wider than plus
+    /// or minus this share; `off` for never.
+    #[arg(long, value_name = "10%|off", value_parser = precision)]
+    pub precision: Option<Precision>,
+    /// Repetitions of a cell at most where --precision asks for more [default: twice
+    /// --repetitions].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub max_repetitions: Option<u32>,
     /// Block device: nvme-model[:SIZE[:LATENCY]], brd[:SIZE], virtio[:SIZE], loop[:SIZE],
     /// disk:/dev/...
     #[arg(long, value_parser = DeviceRequest::parse)]
@@ -161,6 +176,21 @@ impl From<AccelName> for efuse_guest::AccelRequest {
             AccelName::Tcg => Self::Tcg,
         }
     }
+}
+
+/// `--precision`: a share, or none.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Precision(pub Option<f64>);
+
+fn precision(text: &str) -> Result<Precision, String> {
+    if text == "off" {
+        return Ok(Precision(None));
+    }
+    efuse_workloads::parse_percent(text)
+        .map(|share| Precision(Some(share)))
+        .ok_or_else(|| {
+            format!("{text:?} is neither `off` nor a share from 0.1% to 100%, as in 10%")
+        })
 }
 
 fn scale(text: &str) -> Result<f64, String> {
@@ -272,6 +302,9 @@ mod tests {
             "eval quick --device floppy",
             "eval quick --time-limit soon",
             "eval quick --memory 1",
+            "eval quick --precision 10",
+            "eval quick --precision 0%",
+            "eval quick --deterministic=11",
         ] {
             assert!(parse_words(line).is_err(), "{line}");
         }

@@ -4,6 +4,8 @@
 //! * an attempt is either on disk, complete, or never was: it is appended and fsynced
 //!   before the next one starts;
 //! * a slot with a finished attempt is never measured again;
+//! * a slot beyond the plan's is on disk before it is measured, and whether there are more
+//!   follows from what is stored alone;
 //! * a slot is left without a figure only after a failed attempt that says why.
 
 use std::collections::{HashMap, VecDeque};
@@ -16,6 +18,7 @@ use efuse_model::plan::{Plan, Slot};
 use efuse_model::store::{RunDir, StoreError};
 use thiserror::Error;
 
+use crate::adaptive;
 use crate::estimate::{self, Clock};
 use crate::interrupt::Interrupt;
 use crate::session::{Measured, Opener, Opening, Session, SessionError};
@@ -132,10 +135,12 @@ pub struct Execution<'a> {
     clock: Clock,
     tries: HashMap<Slot, u32>,
     done: usize,
+    total: usize,
 }
 
 /// Measures every slot of the plan that has no figure yet: first those never tried, in
-/// the plan's order, then each that failed once more.
+/// the plan's order, then each that failed once more. Then the slots that are added where
+/// the plan asks for more certainty ([`adaptive`]), round by round.
 ///
 /// `session`, if given, is used first.
 ///
@@ -172,6 +177,7 @@ pub fn execute(
         clock,
         tries: HashMap::new(),
         done: 0,
+        total: plan.order.len(),
     };
     let mut fresh = VecDeque::new();
     let mut again = VecDeque::new();
@@ -193,7 +199,17 @@ pub fn execute(
         execution.recognise(&*session)?;
         execution.session = Some(session);
     }
-    let failed = execution.work(fresh, again)?;
+    let mut failed = execution.work(fresh, again)?;
+    let mut grown = plan.clone();
+    while let Some(extra) = adaptive::next(&grown, &run.attempts()?) {
+        run.append_extra(&extra)?;
+        for why in &extra.why {
+            execution.watch.note(&format!("measuring again: {why}"));
+        }
+        execution.total += extra.slots.len();
+        grown.order.extend(extra.slots.iter().cloned());
+        failed.extend(execution.work(extra.slots.into(), VecDeque::new())?);
+    }
     if let Some(session) = execution.session.take() {
         session.shutdown();
     }
@@ -228,7 +244,7 @@ impl Execution<'_> {
     fn position(&self, left: Duration) -> Position {
         Position {
             done: self.done,
-            total: self.plan.order.len(),
+            total: self.total,
             left,
         }
     }
@@ -394,7 +410,14 @@ pub fn life(plan: &Plan, limits: &Limits) -> Duration {
         .filter_map(|slot| plan.cell(&slot.cell))
         .map(|cell| limits.of(cell))
         .sum();
-    once * 2 + Duration::from_secs(300)
+    // Added slots: as if each cell had as many as it may have at most.
+    let most = plan.adaptive.as_ref().map_or(0, |a| a.max_repetitions);
+    let added: Duration = plan
+        .cells
+        .iter()
+        .map(|cell| limits.of(cell) * most.saturating_sub(plan.repetitions))
+        .sum();
+    (once + added) * 2 + Duration::from_secs(300)
 }
 
 /// Where the console of a boot goes that comes before the run's folder exists.

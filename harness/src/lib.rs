@@ -12,6 +12,7 @@
 //! | [`measuring`] | what `run` and `resume` do around it |
 //! | [`summary`], [`metric`] | tables and ratios of what is stored |
 
+pub mod adaptive;
 pub mod catalogue;
 pub mod cli;
 pub mod estimate;

@@ -66,11 +66,12 @@ pub fn finish(
         Ok(completion) => completion,
         Err(RunError::Interrupted(signal)) => {
             let attempts = run.dir.attempts()?;
-            let done = run.plan.order.iter().filter(|s| attempts.done(s)).count();
+            let plan = run.dir.plan()?;
+            let done = plan.order.iter().filter(|s| attempts.done(s)).count();
             eprintln!(
                 "eval: {}: {done} of {} measured and stored; go on with: {resume}",
                 signal_name(signal),
-                run.plan.order.len()
+                plan.order.len()
             );
             return Ok(exit_status(signal));
         }
@@ -82,8 +83,10 @@ pub fn finish(
         }
         Err(e) => bail!("{e}\nwhat was measured is stored; go on with: {resume}"),
     };
+    // With the slots that were added.
+    let plan = run.dir.plan()?;
     let attempts = run.dir.attempts()?;
-    let rows = Figures::new(&run.plan, &attempts).rows(BASE);
+    let rows = Figures::new(&plan, &attempts).rows(BASE);
     let emulated = run
         .dir
         .environment()?
@@ -97,13 +100,13 @@ pub fn finish(
         run: &run.name,
         path: run.dir.path(),
         done: completion.done,
-        slots: run.plan.order.len(),
+        slots: plan.order.len(),
         report: report.as_ref().ok().cloned().flatten(),
         base: BASE,
         rows: &rows,
     };
     context.print(&finished, || {
-        let mut text = summary::render(&rows, BASE, emulated);
+        let mut text = summary::render(&plan, &rows, BASE, emulated);
         text.push_str(&format!("run     {}\n", run.dir.path().display()));
         if let Ok(Some(path)) = &report {
             text.push_str(&format!("report  {}\n", path.display()));
@@ -117,7 +120,7 @@ pub fn finish(
     eprintln!(
         "eval: {} of {} slots have no figure (reasons above); `{resume}` tries them again",
         completion.failed.len(),
-        run.plan.order.len()
+        plan.order.len()
     );
     Ok(1)
 }

@@ -4,7 +4,7 @@ use efuse_model::attempt::SCHEMA;
 use efuse_model::cell::Cell;
 use efuse_model::device::Device;
 use efuse_model::environment::Place;
-use efuse_model::plan::{Plan, PlannedSystem};
+use efuse_model::plan::{Adaptive, Plan, PlannedSystem};
 use efuse_model::test::Test;
 use thiserror::Error;
 
@@ -26,6 +26,10 @@ pub struct Request {
     pub scale: f64,
     /// Repetitions per cell.
     pub repetitions: u32,
+    /// Further repetitions per cell with probes.
+    pub probed: u32,
+    /// When more repetitions follow.
+    pub adaptive: Option<Adaptive>,
     /// Host or VM.
     pub place: Place,
     /// The block device.
@@ -114,6 +118,31 @@ pub fn check_device(device: &Device, place: Place, tests: &[Test]) -> Result<(),
     }
 }
 
+/// Repetitions below which a run gives an impression and no judgement.
+pub const JUDGED_FROM: u32 = 5;
+
+/// The repetitions of a plan, and what so few of them are worth.
+#[must_use]
+pub fn repetitions(plan: &Plan) -> String {
+    let n = plan.repetitions;
+    let mut text = format!("{n} repetition{}", if n == 1 { "" } else { "s" });
+    if n < JUDGED_FROM {
+        text.push_str(": an impression, not a judgement");
+    }
+    if plan.probed > 0 {
+        text.push_str(&format!(" + {} with probes", plan.probed));
+    }
+    if let Some(adaptive) = &plan.adaptive {
+        text.push_str(&format!(
+            ", up to {} where a ratio to {} is less certain than +-{} %",
+            adaptive.max_repetitions,
+            adaptive.base,
+            adaptive.precision * 100.0
+        ));
+    }
+    text
+}
+
 /// Makes the plan.
 ///
 /// # Errors
@@ -142,7 +171,7 @@ pub fn build(request: Request) -> Result<Plan, PlanError> {
     let keys: Vec<_> = cells.iter().map(Cell::key).collect();
     Ok(Plan {
         schema: SCHEMA,
-        order: schedule::order(&keys, request.repetitions, request.seed),
+        order: schedule::order(&keys, request.repetitions, request.probed, request.seed),
         run: request.run,
         workload: request.workload,
         command: request.command,
@@ -150,6 +179,8 @@ pub fn build(request: Request) -> Result<Plan, PlanError> {
         seed: request.seed,
         scale: request.scale,
         repetitions: request.repetitions,
+        probed: request.probed,
+        adaptive: request.adaptive,
         place: request.place,
         device: request.device,
         systems: request.systems,

@@ -10,7 +10,7 @@ use efuse_model::plan::Slot;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::execute::{Position, Watch};
-use crate::units::{show_bytes, show_duration, show_figure};
+use crate::units::{show_bytes, show_duration, show_figure, show_slot};
 
 /// Bars or lines, whichever fits standard error.
 #[must_use]
@@ -77,8 +77,10 @@ pub fn describe(attempt: &Attempt) -> String {
         n => format!(" try {}", n + 1),
     };
     let head = format!(
-        "{} {} r{}{again}",
-        attempt.test, attempt.system, attempt.repetition
+        "{} {} {}{again}",
+        attempt.test,
+        attempt.system,
+        show_slot(attempt.probes, attempt.repetition)
     );
     match &attempt.outcome {
         Outcome::Done { metrics, verified } => {
@@ -187,7 +189,12 @@ impl Watch for Bars {
 
     fn started(&mut self, position: Position, cell: &Cell, slot: &Slot, _attempt: u32) {
         self.place(position);
-        self.cell = format!("{} on {}, r{}", cell.test.id, cell.system, slot.repetition);
+        self.cell = format!(
+            "{} on {}, {}",
+            cell.test.id,
+            cell.system,
+            show_slot(slot.probes, slot.repetition)
+        );
         self.current.reset_elapsed();
         self.current.set_message(self.cell.clone());
     }

@@ -4,23 +4,32 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use efuse_model::attempt::{Attempt, Metrics, Outcome, Verified};
+use efuse_model::cell::Cell;
+use efuse_model::counters::Probes;
 use efuse_model::plan::Plan;
 use efuse_model::store::Attempts;
 use efuse_stats::Interval;
 use serde::Serialize;
 
+use crate::adaptive::{self, Wide};
 use crate::metric::Metric;
+use crate::planning::{self, JUDGED_FROM};
 use crate::table::Table;
-use crate::units::{show_bytes, show_figure};
+use crate::units::{show_bytes, show_figure, show_slot};
 
 /// The figures of a run, by system, test and repetition. Of several finished attempts
-/// at a slot (there should be one) the first counts.
+/// at a slot (there should be one) the first counts. Repetitions with probes are kept apart:
+/// no headline is made of them.
 #[derive(Debug)]
 pub struct Figures<'a> {
     plan: &'a Plan,
-    done: BTreeMap<(&'a str, &'a str, u32), (&'a Metrics, &'a Verified)>,
-    failed: BTreeMap<(&'a str, &'a str, u32), &'a Attempt>,
+    attempts: &'a Attempts,
+    done: BTreeMap<Key<'a>, (&'a Metrics, &'a Verified)>,
+    failed: BTreeMap<Key<'a>, &'a Attempt>,
 }
+
+/// System, test, probes, repetition.
+type Key<'a> = (&'a str, &'a str, Probes, u32);
 
 /// A ratio of two systems.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -80,6 +89,12 @@ pub struct Row {
     pub verified_bytes: u64,
     /// Why repetitions have no figure: `rN phase: reason`, the newest attempt of each.
     pub failures: Vec<String>,
+    /// Repetitions with probes that have a figure.
+    pub probed: usize,
+    /// IOPS with probes against those without, of the same repetition: what probes cost.
+    pub probe_cost: Option<Ratio>,
+    /// Why its ratio to the base is less certain than was asked for, if it is.
+    pub unstable: Option<String>,
 }
 
 impl<'a> Figures<'a> {
@@ -92,6 +107,7 @@ impl<'a> Figures<'a> {
             let key = (
                 attempt.system.as_str(),
                 attempt.test.as_str(),
+                attempt.probes,
                 attempt.repetition,
             );
             match &attempt.outcome {
@@ -104,21 +120,42 @@ impl<'a> Figures<'a> {
             }
         }
         failed.retain(|key, _| !done.contains_key(key));
-        Self { plan, done, failed }
+        Self {
+            plan,
+            attempts,
+            done,
+            failed,
+        }
     }
 
+    /// The figures of a cell by repetition.
     fn of(
         &self,
         system: &str,
         test: &str,
-    ) -> impl Iterator<Item = (u32, &'a Metrics, &'a Verified)> {
-        (0..self.plan.repetitions)
-            .filter_map(move |r| self.done.get(&(system, test, r)).map(|(m, v)| (r, *m, *v)))
+        probes: Probes,
+    ) -> Vec<(u32, &'a Metrics, &'a Verified)> {
+        self.done
+            .range((system, test, probes, 0)..=(system, test, probes, u32::MAX))
+            .map(|((.., r), (m, v))| (*r, *m, *v))
+            .collect()
     }
 
-    /// Values of a metric by repetition.
-    fn values(&self, system: &str, test: &str, metric: Metric) -> BTreeMap<u32, f64> {
-        self.of(system, test)
+    /// Values of a metric by repetition, without probes.
+    #[must_use]
+    pub fn values(&self, system: &str, test: &str, metric: Metric) -> BTreeMap<u32, f64> {
+        self.values_of(system, test, Probes::Off, metric)
+    }
+
+    fn values_of(
+        &self,
+        system: &str,
+        test: &str,
+        probes: Probes,
+        metric: Metric,
+    ) -> BTreeMap<u32, f64> {
+        self.of(system, test, probes)
+            .into_iter()
             .filter_map(|(r, m, _)| metric.of(m).map(|v| (r, v)))
             .collect()
     }
@@ -140,7 +177,7 @@ impl<'a> Figures<'a> {
             if let Some(reason) = &planned.skipped {
                 return Err(format!("{system} was skipped: {reason}"));
             }
-            if self.of(system, test).next().is_none() {
+            if self.of(system, test, Probes::Off).is_empty() {
                 return Err(match self.failures(system, test).pop() {
                     Some(failure) => format!("{system} has no figure in {test}: {failure}"),
                     None => format!("{system} has no figure in {test} yet"),
@@ -152,34 +189,63 @@ impl<'a> Figures<'a> {
         if of_a.is_empty() || of_b.is_empty() {
             return Err(format!("test {test} has no {metric}"));
         }
+        self.paired(a, b, test, metric, &of_a, &of_b)
+            .ok_or_else(|| {
+                format!(
+                    "{a} and {b} have no repetition of {test} in common with a {metric} to compare"
+                )
+            })
+    }
+
+    fn paired(
+        &self,
+        a: &str,
+        b: &str,
+        test: &str,
+        metric: Metric,
+        of_a: &BTreeMap<u32, f64>,
+        of_b: &BTreeMap<u32, f64>,
+    ) -> Option<Ratio> {
         let ratios: Vec<f64> = of_a
             .iter()
             .filter_map(|(r, x)| of_b.get(r).filter(|y| **y != 0.0).map(|y| x / y))
             .collect();
-        let Some(median) = efuse_stats::median(&ratios) else {
-            return Err(format!(
-                "{a} and {b} have no repetition of {test} in common with a {metric} to compare"
-            ));
-        };
-        Ok(Ratio {
+        Some(Ratio {
             a: a.to_owned(),
             b: b.to_owned(),
             test: test.to_owned(),
             metric: metric.name,
-            median,
+            median: efuse_stats::median(&ratios)?,
             interval: efuse_stats::bootstrap_median(&ratios, self.plan.seed),
             n: ratios.len(),
             ratios,
         })
     }
 
+    /// IOPS with probes over those without, by pairs of the same number.
+    fn probe_cost(&self, system: &str, test: &str) -> Option<Ratio> {
+        let iops = Metric::parse("iops").expect("a metric of the table");
+        let [on, off] =
+            [Probes::On, Probes::Off].map(|probes| self.values_of(system, test, probes, iops));
+        self.paired(
+            &format!("{system} with probes"),
+            system,
+            test,
+            iops,
+            &on,
+            &off,
+        )
+    }
+
     fn failures(&self, system: &str, test: &str) -> Vec<String> {
-        (0..self.plan.repetitions)
-            .filter_map(|r| self.failed.get(&(system, test, r)))
-            .filter_map(|attempt| match &attempt.outcome {
+        let of_cell = |probes| (system, test, probes, 0)..=(system, test, probes, u32::MAX);
+        [Probes::On, Probes::Off]
+            .into_iter()
+            .flat_map(|probes| self.failed.range(of_cell(probes)))
+            .filter_map(|(_, attempt)| match &attempt.outcome {
                 Outcome::Failed { phase, reason } => Some(format!(
-                    "r{} {}: {}",
-                    attempt.repetition,
+                    "{} {}: {}",
+                    show_slot(attempt.probes, attempt.repetition),
                     phase.name(),
                     reason.lines().next().unwrap_or("no reason given")
                 )),
@@ -196,6 +262,7 @@ impl<'a> Figures<'a> {
     pub fn rows(&self, base: &str) -> Vec<Row> {
         let metric = |name| Metric::parse(name).expect("a metric of the table");
         let (read, write) = (metric("read-iops"), metric("write-iops"));
+        let wide = adaptive::wide(self.plan, self.attempts);
         let mut rows = Vec::new();
         for test in &self.plan.tests {
             for system in &self.plan.systems {
@@ -203,21 +270,33 @@ impl<'a> Figures<'a> {
                     self.values(&system.id, &test.id, m).into_values().collect()
                 };
                 let ratio = |m| self.ratio(&system.id, base, &test.id, m).ok();
+                let cell = |c: &&Cell| c.system == system.id && c.test.id == test.id;
+                let planned = self
+                    .plan
+                    .cells
+                    .iter()
+                    .find(cell)
+                    .map_or(0, |cell| self.plan.slots_of(&cell.key(), Probes::Off));
+                let of_row = |w: &&Wide| w.system == system.id && w.test == test.id && !w.again;
                 rows.push(Row {
                     test: test.id.clone(),
                     system: system.id.clone(),
                     skipped: system.skipped.clone(),
-                    n: self.of(&system.id, &test.id).count(),
-                    planned: self.plan.repetitions,
+                    n: self.of(&system.id, &test.id, Probes::Off).len(),
+                    planned,
                     read_iops: efuse_stats::median(&values(read)),
                     write_iops: efuse_stats::median(&values(write)),
                     read_ratio: ratio(read),
                     write_ratio: ratio(write),
                     verified_bytes: self
-                        .of(&system.id, &test.id)
+                        .of(&system.id, &test.id, Probes::Off)
+                        .iter()
                         .map(|(_, _, v)| v.read_bytes + v.write_bytes + v.bytes_compared)
                         .sum(),
                     failures: self.failures(&system.id, &test.id),
+                    probed: self.of(&system.id, &test.id, Probes::On).len(),
+                    probe_cost: self.probe_cost(&system.id, &test.id),
+                    unstable: wide.iter().find(of_row).map(Wide::line),
                 });
             }
         }
@@ -227,10 +306,11 @@ impl<'a> Figures<'a> {
 
 /// The summary as text, with skipped systems and failures below it.
 #[must_use]
-pub fn render(rows: &[Row], base: &str, emulated: bool) -> String {
+pub fn render(plan: &Plan, rows: &[Row], base: &str, emulated: bool) -> String {
+    let probes = rows.iter().any(|r| r.probed > 0);
     let vs = format!("read vs {base}");
     let ws = format!("write vs {base}");
-    let mut table = Table::new(&[
+    let mut head = vec![
         "test",
         "system",
         ">n",
@@ -239,7 +319,11 @@ pub fn render(rows: &[Row], base: &str, emulated: bool) -> String {
         &vs,
         &ws,
         ">verified",
-    ]);
+    ];
+    if probes {
+        head.push("with probes");
+    }
+    let mut table = Table::new(&head);
     let mut notes = String::new();
     let mut skipped = BTreeMap::new();
     for row in rows {
@@ -256,7 +340,7 @@ pub fn render(rows: &[Row], base: &str, emulated: bool) -> String {
             },
             None => "-".to_owned(),
         };
-        table.row([
+        let mut line = vec![
             row.test.clone(),
             row.system.clone(),
             format!("{}/{}", row.n, row.planned),
@@ -265,7 +349,18 @@ pub fn render(rows: &[Row], base: &str, emulated: bool) -> String {
             ratio(&row.read_ratio),
             ratio(&row.write_ratio),
             show_bytes(row.verified_bytes),
-        ]);
+        ];
+        if probes {
+            line.push(
+                row.probe_cost
+                    .as_ref()
+                    .map_or_else(|| "-".to_owned(), |r| format!("{:.2} n={}", r.median, r.n)),
+            );
+        }
+        table.row(line);
+        if let Some(why) = &row.unstable {
+            let _ = writeln!(notes, "unstable {why}");
+        }
         for failure in &row.failures {
             let _ = writeln!(notes, "failed   {} {} {failure}", row.test, row.system);
         }
@@ -275,6 +370,14 @@ pub fn render(rows: &[Row], base: &str, emulated: bool) -> String {
         let _ = writeln!(out, "skipped  {system}: {reason}");
     }
     out.push_str(&notes);
+    if probes {
+        out.push_str(
+            "IOPS and ratios are of repetitions without probes; \"with probes\" is what is left of the IOPS with them.\n",
+        );
+    }
+    if plan.repetitions < JUDGED_FROM {
+        let _ = writeln!(out, "{}.", planning::repetitions(plan));
+    }
     if emulated {
         out.push_str("Emulated (TCG): ratios within this run count, absolute figures do not.\n");
     }
@@ -386,7 +489,12 @@ mod tests {
                 ("ext4", "T1", 1, testing::failed("broken")),
             ],
         );
-        let text = render(&Figures::new(&plan, &attempts).rows("fuse"), "fuse", true);
+        let text = render(
+            &plan,
+            &Figures::new(&plan, &attempts).rows("fuse"),
+            "fuse",
+            true,
+        );
         assert!(!text.contains("first"), "{text}");
         assert!(
             text.contains("failed   T1 ext4 r1 measure: broken"),
@@ -396,5 +504,61 @@ mod tests {
         assert!(text.contains("Emulated"), "{text}");
         let ext4 = text.lines().find(|l| l.contains("ext4")).unwrap();
         assert!(ext4.contains("1/2") && ext4.contains("2.00"), "{text}");
+    }
+
+    #[test]
+    fn headlines_are_of_repetitions_without_probes_and_their_cost_is_shown() {
+        let mut request = testing::request(&["fuse", "ext4"], 2, 1);
+        request.probed = 1;
+        let plan = crate::planning::build(request).unwrap();
+        let mut attempts = attempts(
+            &plan,
+            &[
+                ("fuse", "T1", 0, testing::done(100.0, 0.0)),
+                ("fuse", "T1", 1, testing::done(100.0, 0.0)),
+                ("ext4", "T1", 0, testing::done(200.0, 0.0)),
+                ("ext4", "T1", 1, testing::done(200.0, 0.0)),
+                ("fuse", "T1", 0, testing::done(80.0, 0.0)),
+            ],
+        );
+        attempts.list[4].probes = Probes::On;
+        let figures = Figures::new(&plan, &attempts);
+        let ratio = figures
+            .ratio("fuse", "ext4", "T1", metric("read-iops"))
+            .unwrap();
+        assert_eq!(ratio.ratios, [0.5, 0.5]);
+        let rows = figures.rows("fuse");
+        let fuse = rows.iter().find(|r| r.system == "fuse").unwrap();
+        assert_eq!((fuse.n, fuse.planned, fuse.probed), (2, 2, 1));
+        assert_eq!(fuse.read_iops, Some(100.0));
+        assert!((fuse.probe_cost.as_ref().unwrap().median - 0.8).abs() < 1e-9);
+        let text = render(&plan, &rows, "fuse", false);
+        assert!(text.contains("0.80 n=1"), "{text}");
+        assert!(text.contains("an impression, not a judgement"), "{text}");
+    }
+
+    #[test]
+    fn what_stays_uncertain_is_called_unstable() {
+        let mut plan = testing::plan(&["fuse", "ext4"], 2, 1);
+        plan.adaptive = Some(efuse_model::plan::Adaptive {
+            base: "fuse".into(),
+            precision: 0.1,
+            max_repetitions: 2,
+        });
+        let attempts = attempts(
+            &plan,
+            &[
+                ("fuse", "T1", 0, testing::done(100.0, 1.0)),
+                ("fuse", "T1", 1, testing::done(100.0, 1.0)),
+                ("ext4", "T1", 0, testing::done(200.0, 1.0)),
+                ("ext4", "T1", 1, testing::done(400.0, 1.0)),
+            ],
+        );
+        let rows = Figures::new(&plan, &attempts).rows("fuse");
+        let text = render(&plan, &rows, "fuse", false);
+        assert!(
+            text.contains("unstable T1 ext4: read-iops is certain to +-33.3 % only"),
+            "{text}"
+        );
     }
 }

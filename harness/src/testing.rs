@@ -18,6 +18,8 @@ pub fn request(systems: &[&str], repetitions: u32, seed: u64) -> Request {
         seed,
         scale: 1.0,
         repetitions,
+        probed: 0,
+        adaptive: None,
         place: Place::Vm,
         device: Device::Brd {
             size_bytes: 1 << 30,

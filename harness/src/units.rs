@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use efuse_model::counters::Probes;
 use efuse_model::device::Device;
 
 /// Parses `512M`, `2GiB`, `4096`: powers of 1024.
@@ -205,6 +206,15 @@ pub fn show_figure(value: f64) -> String {
         format!("{value:.1}")
     } else {
         format!("{value:.2}")
+    }
+}
+
+/// A repetition as it is named in lists: `r2`, with probes `p2`.
+#[must_use]
+pub fn show_slot(probes: Probes, repetition: u32) -> String {
+    match probes {
+        Probes::Off => format!("r{repetition}"),
+        Probes::On => format!("p{repetition}"),
     }
 }
 

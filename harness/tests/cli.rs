@@ -109,6 +109,8 @@ fn plan(name: &str) -> Plan {
         seed: 1,
         scale: 1.0,
         repetitions: 3,
+        probed: 0,
+        adaptive: None,
         place: Place::Vm,
         device: Device::Brd {
             size_bytes: 1 << 30,

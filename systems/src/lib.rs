@@ -45,6 +45,9 @@ pub struct MountContext {
     pub log: PathBuf,
     /// Where the daemons are.
     pub bin: BinDirs,
+    /// How much longer the daemon's handlers are to take on purpose, percent: 0 but for
+    /// tests of the measurement. Only StackFS can.
+    pub slow_percent: u16,
 }
 
 /// A file system under test.

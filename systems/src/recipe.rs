@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::bounded::{bounded, poll};
+use crate::builtin::stackfs;
 use crate::connection::Control;
 use crate::daemon::{Daemon, Launch, new_token};
 use crate::guardian::Guardian;
@@ -89,6 +90,14 @@ impl Recipe {
                 system: system.to_owned(),
                 reason: format!("the program {} is not here", self.program),
             })?;
+        let slow = ctx.slow_percent > 0;
+        if slow && self.program != stackfs::PROGRAM {
+            return Err(SystemError::Unavailable {
+                system: system.to_owned(),
+                reason: stackfs::NOT_SLOWED.to_owned(),
+            });
+        }
+        let slow = slow.then(|| format!("--slow-percent={}", ctx.slow_percent));
         let token = new_token();
         // From here on `mounted` cleans up whatever has come into being.
         let mut mounted = Mounted {
@@ -131,7 +140,12 @@ impl Recipe {
         let daemon = Daemon::start(&Launch {
             system,
             program: &program,
-            args: self.args.iter().map(|a| expand(a, &values)).collect(),
+            args: self
+                .args
+                .iter()
+                .chain(&slow)
+                .map(|a| expand(a, &values))
+                .collect(),
             env: self
                 .env
                 .iter()

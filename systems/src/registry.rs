@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use efuse_model::cell;
 use efuse_model::environment::Place;
 
 use crate::bins::BinDirs;
+use crate::builtin::stackfs;
 use crate::{Need, System, SystemError, builtin, plugin};
 
 /// The built-in systems and those of the user, in the order of tables and charts.
@@ -59,17 +61,42 @@ impl Registry {
         &self.bins
     }
 
-    /// The system of this name.
+    /// The system that is mounted for this name; that of `fuse` for `fuse@twin` too.
     ///
     /// # Errors
     /// If there is none; the message lists those that exist.
     pub fn get(&self, id: &str) -> Result<&dyn System, SystemError> {
         self.iter()
-            .find(|s| s.id() == id)
+            .find(|s| s.id() == cell::mounted_system(id))
             .ok_or_else(|| SystemError::Unknown {
                 id: id.to_owned(),
                 known: self.iter().map(System::id).collect::<Vec<_>>().join(", "),
             })
+    }
+
+    /// Hash of what a name means: a twin's is its original's, a slowed system's is not.
+    ///
+    /// # Errors
+    /// If there is no such system.
+    pub fn digest(&self, id: &str) -> Result<String, SystemError> {
+        let digest = self.get(id)?.digest();
+        Ok(match cell::slow_percent(id) {
+            0 => digest,
+            percent => format!("{digest}+slow{percent}"),
+        })
+    }
+
+    /// Why a name that asks for slower handlers cannot have them.
+    #[must_use]
+    pub fn not_slowed(&self, id: &str) -> Option<String> {
+        if cell::slow_percent(id) == 0 {
+            return None;
+        }
+        let needs = self.get(id).ok()?.needs();
+        let ours = needs
+            .iter()
+            .any(|need| matches!(need, Need::Program { name, .. } if name == stackfs::PROGRAM));
+        (!ours).then(|| stackfs::NOT_SLOWED.to_owned())
     }
 
     /// Every system.
@@ -82,10 +109,12 @@ impl Registry {
     #[must_use]
     pub fn availability(&self, id: &str, place: Place) -> Option<String> {
         match self.get(id) {
-            Ok(system) => system
-                .needs()
-                .iter()
-                .find_map(|need| need.check(place, &self.bins).err()),
+            Ok(system) => {
+                let needs = system.needs();
+                let failing = |need: &Need| need.check(place, &self.bins).err();
+                self.not_slowed(id)
+                    .or_else(|| needs.iter().find_map(failing))
+            }
             Err(e) => Some(e.to_string()),
         }
     }
@@ -138,6 +167,24 @@ mod tests {
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), n);
+    }
+
+    #[test]
+    fn variants_are_their_original_and_slower_ones_are_another_definition() {
+        let registry = Registry::load(None).unwrap();
+        assert_eq!(registry.get("fuse@twin").unwrap().id(), "fuse");
+        assert_eq!(registry.get("fuse@slow10").unwrap().id(), "fuse");
+        let digest = |id| registry.digest(id).unwrap();
+        assert_eq!(digest("fuse@twin"), digest("fuse"));
+        assert_ne!(digest("fuse@slow10"), digest("fuse"));
+        assert_ne!(digest("fuse@slow10"), digest("fuse@slow20"));
+        let message = registry.digest("fuse@fast").unwrap_err().to_string();
+        assert!(
+            message.contains("unknown system \"fuse@fast\""),
+            "{message}"
+        );
+        let why = registry.availability("ext4@slow10", Place::Host).unwrap();
+        assert!(why.contains("@slowN needs StackFS"), "{why}");
     }
 
     #[test]

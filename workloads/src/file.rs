@@ -25,7 +25,23 @@ pub(crate) fn read(source: &Source) -> Result<Workload, ReadError> {
     let name = identifier(&top.need("name")?)?;
     let description = top.need("description")?.text()?;
     let repetitions = top.need("repetitions")?.integer_u32(1, MAX_REPETITIONS)?;
-    let systems = systems(top.need("systems")?)?;
+    let probed = match top.take("probed") {
+        Some(item) => item.integer_u32(0, MAX_REPETITIONS)?,
+        None => 0,
+    };
+    let systems = names(top.need("systems")?)?;
+    let twins = match top.take("twins") {
+        Some(item) => twins(item, &systems)?,
+        None => Vec::new(),
+    };
+    let precision = top.take("precision").map(|i| precision(&i)).transpose()?;
+    let max_repetitions = match top.take("max_repetitions") {
+        Some(item) if precision.is_none() => {
+            return Err(item.error("means nothing without `precision`"));
+        }
+        Some(item) => Some(item.integer_u32(repetitions, MAX_REPETITIONS)?),
+        None => None,
+    };
     let device = device(top.need("device")?.table()?)?;
     let mut defaults = Draft::default();
     if let Some(item) = top.take("defaults") {
@@ -75,6 +91,10 @@ pub(crate) fn read(source: &Source) -> Result<Workload, ReadError> {
         name,
         description,
         repetitions,
+        probed,
+        twins,
+        precision,
+        max_repetitions,
         device,
         systems,
         tests,
@@ -141,7 +161,32 @@ fn test(mut table: Table<'_>, defaults: &Draft) -> Result<(Draft, Names), ReadEr
     Ok((draft, names))
 }
 
-fn systems(item: Item<'_>) -> Result<Vec<String>, ReadError> {
+fn twins(item: Item<'_>, systems: &[String]) -> Result<Vec<String>, ReadError> {
+    let mut twins: Vec<String> = Vec::new();
+    for item in item.list()? {
+        let name = item.text()?;
+        if !systems.contains(&name) {
+            return Err(item.error(format_args!("names \"{name}\", which is not in `systems`")));
+        }
+        if twins.contains(&name) {
+            return Err(item.error(format_args!("names \"{name}\" twice")));
+        }
+        twins.push(name);
+    }
+    Ok(twins)
+}
+
+/// `"10%"` as 0.1.
+fn precision(item: &Item<'_>) -> Result<f64, ReadError> {
+    let text = item.text()?;
+    crate::parse_percent(&text).ok_or_else(|| {
+        item.error(format_args!(
+            "must be a share such as \"10%\", between 0.1% and 100%, but is \"{text}\""
+        ))
+    })
+}
+
+fn names(item: Item<'_>) -> Result<Vec<String>, ReadError> {
     let empty = item.error("must name at least one system");
     let mut names: Vec<String> = Vec::new();
     for item in item.list()? {

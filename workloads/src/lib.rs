@@ -11,6 +11,10 @@
 //! description = "What it shows, in one line"
 //! repetitions = 3
 //! systems = ["ext4", "fuse"]
+//! probed = 1                 # further repetitions with probes inside the kernel, or none
+//! twins = ["fuse"]           # measured a second time as fuse@twin: the noise floor
+//! precision = "10%"          # wider intervals of a ratio are measured again ...
+//! max_repetitions = 10       # ... up to so many repetitions
 //!
 //! [device]
 //! kind = "nvme-model"        # or brd, virtio, loop (all with size), disk (with path)
@@ -64,6 +68,15 @@ pub struct Workload {
     pub description: String,
     /// Measured repetitions of each cell.
     pub repetitions: u32,
+    /// Further repetitions of each cell in which probes run.
+    pub probed: u32,
+    /// Systems that are measured a second time under another name.
+    pub twins: Vec<String>,
+    /// Half width of a ratio's interval, as a share of the ratio, above which its cells are
+    /// measured again.
+    pub precision: Option<f64>,
+    /// Repetitions at most where a precision is asked for.
+    pub max_repetitions: Option<u32>,
     /// The block device below every system.
     pub device: Device,
     /// Systems under test, by name; whether they exist is for the harness to check.
@@ -107,6 +120,13 @@ const BUILT_IN: [(&str, &str); 5] = [
     ("paper-vm", include_str!("../paper-vm.toml")),
     ("paper-physical", include_str!("../paper-physical.toml")),
 ];
+
+/// The share that a text such as `10%` or `2.5%` means, from 0.1 % to 100 %.
+#[must_use]
+pub fn parse_percent(text: &str) -> Option<f64> {
+    let percent: f64 = text.strip_suffix('%')?.trim_end().parse().ok()?;
+    (0.1..=100.0).contains(&percent).then(|| percent / 100.0)
+}
 
 /// The names of the built-in workloads.
 #[must_use]

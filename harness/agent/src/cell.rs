@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use efuse_model::attempt::{Metrics, Outcome, Phase, Verified};
-use efuse_model::cell::Cell;
+use efuse_model::cell::{self, Cell};
 use efuse_model::counters::Probes;
 use efuse_model::test::Test;
 use efuse_systems::{MountContext, Mounted, System};
@@ -174,6 +174,7 @@ impl Trial<'_> {
             mountpoint: mountpoint.clone(),
             log,
             bin: self.agent.options().bin.clone(),
+            slow_percent: cell::slow_percent(&self.cell.system),
         })?;
         self.watchdog.watch(mounted.daemon_pid(), Some(mountpoint));
         let measured = self.on_mount(&mut mounted);

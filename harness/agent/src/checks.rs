@@ -14,6 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use efuse_model::cell;
 use efuse_model::device::Device;
 use efuse_model::environment::Place;
 use efuse_systems::{MountContext, Mounted};
@@ -54,6 +55,7 @@ impl Check {
     /// Whether the check says something about this system.
     #[must_use]
     pub fn applies_to(&self, system: &str) -> bool {
+        let system = cell::mounted_system(system);
         match self.applies {
             Applies::Every => true,
             // The lower file system itself is the one that has none.
@@ -252,12 +254,14 @@ impl<'a> Site<'a> {
         fs::create_dir_all(mountpoint).map_err(AgentError::io(mountpoint, "create the folder"))?;
         let log = self.agent.folder().join("daemon.log");
         let _ = fs::remove_file(&log);
+        let slow_percent = cell::slow_percent(system);
         let system = self.agent.registry().get(system)?;
         Ok(system.mount(&MountContext {
             lower: self.lower.clone(),
             mountpoint: mountpoint.to_owned(),
             log,
             bin: self.agent.options().bin.clone(),
+            slow_percent,
         })?)
     }
 

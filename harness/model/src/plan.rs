@@ -24,6 +24,27 @@ pub struct PlannedSystem {
     pub skipped: Option<String>,
 }
 
+/// When a cell gets more repetitions than planned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Adaptive {
+    /// The system that the others are compared with.
+    pub base: String,
+    /// Largest half width of the 95 % interval of a ratio to the base, as a share of the
+    /// ratio (0.1 is plus or minus 10 %); a cell whose interval is wider is measured again.
+    pub precision: f64,
+    /// Repetitions of a cell at most; one that is wider still is called unstable.
+    pub max_repetitions: u32,
+}
+
+/// Slots that were added to a plan while it was measured (a line of `extra.jsonl`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Extra {
+    /// Why, one line per cell.
+    pub why: Vec<String>,
+    /// The slots, in their order.
+    pub slots: Vec<Slot>,
+}
+
 /// One slot of the schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Slot {
@@ -53,8 +74,14 @@ pub struct Plan {
     pub seed: u64,
     /// Factor on sizes and times.
     pub scale: f64,
-    /// Repetitions per cell.
+    /// Repetitions per cell; at least, where the plan is adaptive.
     pub repetitions: u32,
+    /// Further repetitions per cell in which the probes run.
+    #[serde(default)]
+    pub probed: u32,
+    /// Whether and when more repetitions follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<Adaptive>,
     /// Host or VM.
     pub place: Place,
     /// The block device.
@@ -65,7 +92,8 @@ pub struct Plan {
     pub tests: Vec<Test>,
     /// The cells to measure (available systems x tests).
     pub cells: Vec<Cell>,
-    /// The order: each repetition is a block with every cell once, shuffled anew.
+    /// The order: each repetition is a block with every cell once, shuffled anew. Read from
+    /// a run's folder, it ends with the slots that were added while measuring.
     pub order: Vec<Slot>,
 }
 
@@ -74,5 +102,13 @@ impl Plan {
     #[must_use]
     pub fn cell(&self, key: &CellKey) -> Option<&Cell> {
         self.cells.iter().find(|c| c.key() == *key)
+    }
+
+    /// Slots of a cell with or without probes.
+    #[must_use]
+    pub fn slots_of(&self, key: &CellKey, probes: Probes) -> u32 {
+        let slots = self.order.iter();
+        let of_cell = slots.filter(|s| s.cell == *key && s.probes == probes);
+        u32::try_from(of_cell.count()).unwrap_or(u32::MAX)
     }
 }

@@ -5,6 +5,7 @@
 //! | `plan.json` | [`Plan`], written once |
 //! | `environment.json` | [`Environment`], written at the first boot |
 //! | `attempts.jsonl` | [`Attempt`]s, append-only, fsynced line by line |
+//! | `extra.jsonl` | [`Extra`] slots beyond the plan's, append-only; a line is on disk before its first slot is measured |
 //! | `raw/<cell>-r<rep>-a<attempt>.json` | fio's output of the measured phase |
 //! | `console-<n>.log` | the guest's console, one per boot |
 //!
@@ -22,7 +23,7 @@ use thiserror::Error;
 use crate::attempt::{Attempt, Outcome};
 use crate::counters::Probes;
 use crate::environment::Environment;
-use crate::plan::{Plan, Slot};
+use crate::plan::{Extra, Plan, Slot};
 
 /// What can go wrong with a run's folder.
 #[derive(Debug, Error)]
@@ -129,12 +130,26 @@ impl RunDir {
         &self.path
     }
 
-    /// The plan.
+    /// The plan, with the slots that were added since at the end of its order.
+    ///
+    /// A line of `extra.jsonl` that is not whole is left out: none of its slots was begun,
+    /// and what it added is found out again.
     ///
     /// # Errors
     /// If it cannot be read or is not a plan of this version.
     pub fn plan(&self) -> Result<Plan, StoreError> {
-        self.read_json("plan.json")
+        let mut plan: Plan = self.read_json("plan.json")?;
+        let (extra, _) = self.lines::<Extra>("extra.jsonl")?;
+        plan.order.extend(extra.into_iter().flat_map(|e| e.slots));
+        Ok(plan)
+    }
+
+    /// Adds slots to the plan and waits until they are on disk.
+    ///
+    /// # Errors
+    /// If the disk is full or refuses.
+    pub fn append_extra(&self, extra: &Extra) -> Result<(), StoreError> {
+        self.append_line("extra.jsonl", extra)
     }
 
     /// The environment, if a first boot has recorded one.
@@ -162,25 +177,30 @@ impl RunDir {
     /// # Errors
     /// If the file exists and cannot be read.
     pub fn attempts(&self) -> Result<Attempts, StoreError> {
-        let path = self.path.join("attempts.jsonl");
+        let (list, mut damaged) = self.lines("attempts.jsonl")?;
+        damaged.extend(self.lines::<Extra>("extra.jsonl")?.1);
+        Ok(Attempts { list, damaged })
+    }
+
+    /// The lines of a file that may not exist, and one message per line that is damaged.
+    fn lines<T: DeserializeOwned>(&self, name: &str) -> Result<(Vec<T>, Vec<String>), StoreError> {
+        let path = self.path.join(name);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Attempts::default()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((vec![], vec![])),
             Err(e) => return Err(io_error(&path, "read")(e)),
         };
-        let mut out = Attempts::default();
+        let (mut list, mut damaged) = (Vec::new(), Vec::new());
         for (n, line) in bytes.split(|b| *b == b'\n').enumerate() {
             if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            match serde_json::from_slice::<Attempt>(line) {
-                Ok(attempt) => out.list.push(attempt),
-                Err(e) => out
-                    .damaged
-                    .push(format!("{}:{}: skipped: {e}", path.display(), n + 1)),
+            match serde_json::from_slice(line) {
+                Ok(value) => list.push(value),
+                Err(e) => damaged.push(format!("{}:{}: skipped: {e}", path.display(), n + 1)),
             }
         }
-        Ok(out)
+        Ok((list, damaged))
     }
 
     /// Appends one attempt and waits until it is on disk.
@@ -188,10 +208,14 @@ impl RunDir {
     /// # Errors
     /// If the disk is full or refuses; the attempts before stay readable.
     pub fn append(&self, attempt: &Attempt) -> Result<(), StoreError> {
-        let path = self.path.join("attempts.jsonl");
-        let mut line = serde_json::to_vec(attempt).map_err(|e| StoreError::Corrupt {
+        self.append_line("attempts.jsonl", attempt)
+    }
+
+    fn append_line<T: serde::Serialize>(&self, name: &str, value: &T) -> Result<(), StoreError> {
+        let path = self.path.join(name);
+        let mut line = serde_json::to_vec(value).map_err(|e| StoreError::Corrupt {
             path: path.clone(),
-            problem: format!("an attempt that is not JSON: {e}"),
+            problem: format!("a line that is not JSON: {e}"),
         })?;
         line.push(b'\n');
         let mut file = OpenOptions::new()

@@ -44,6 +44,8 @@ struct World {
     /// Cells of which the session has delivered a figure, in order.
     delivered: Vec<String>,
     environment: Option<Environment>,
+    /// Figures of the system `a` are steady, of others far apart.
+    noisy: bool,
     /// Where a torn line goes.
     attempts: PathBuf,
 }
@@ -87,8 +89,13 @@ impl Session for Scripted {
         let event = self.world.borrow_mut().script.pop_front();
         let outcome = match event.unwrap_or(Event::Done) {
             Event::Done => {
-                self.world.borrow_mut().delivered.push(cell.key().0);
-                testing::done(10.0, 5.0)
+                let mut world = self.world.borrow_mut();
+                world.delivered.push(cell.key().0);
+                let n = world.delivered.len() % 7;
+                match world.noisy && cell.system != "a" {
+                    true => testing::done(10.0 * (n + 1) as f64, 5.0),
+                    false => testing::done(10.0, 5.0),
+                }
             }
             Event::Fail => testing::failed("fio exited with 1"),
             Event::Unprepared => Outcome::Failed {
@@ -178,8 +185,11 @@ struct Fixture {
 
 impl Fixture {
     fn new(systems: &[&str], repetitions: u32, seed: u64) -> Self {
+        Self::of(testing::plan(systems, repetitions, seed))
+    }
+
+    fn of(plan: Plan) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let plan = testing::plan(systems, repetitions, seed);
         let run = RunDir::create(&dir.path().join("run"), &plan).unwrap();
         let world = World {
             attempts: run.path().join("attempts.jsonl"),
@@ -430,6 +440,52 @@ proptest! {
             .collect();
         prop_assert_eq!(first_tries, f.plan.order.clone());
         no_raw_is_missing(f.run.path(), &before);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// The same where repetitions are added while measuring, probed ones among the planned.
+    #[test]
+    fn resumed_adaptive_runs_measure_each_slot_once_and_stop(
+        repetitions in 2u32..4,
+        more in 0u32..4,
+        probed in 0u32..3,
+        seed: u64,
+        starts in prop::collection::vec(prop::collection::vec(event(), 0..20), 0..6),
+    ) {
+        let mut request = testing::request(&["a", "b"], repetitions, seed);
+        request.probed = probed;
+        request.adaptive = Some(efuse_model::plan::Adaptive {
+            base: "a".into(),
+            precision: 0.05,
+            max_repetitions: repetitions + more,
+        });
+        let f = Fixture::of(crate::planning::build(request).unwrap());
+        f.world.borrow_mut().noisy = true;
+        let mut completion = None;
+        for script in starts.iter().map(Vec::as_slice).chain([&[][..]]) {
+            let result = f.start(script, 3);
+            completion = result.and_then(Result::ok);
+        }
+        let completion = completion.expect("nothing happens in the last start");
+        let grown = f.run.plan().unwrap();
+        let attempts = f.attempts();
+        prop_assert_eq!(completion.done, grown.order.len());
+        prop_assert!(grown.order.starts_with(&f.plan.order));
+        let done = |a: &&Attempt| matches!(a.outcome, Outcome::Done { .. });
+        prop_assert_eq!(attempts.list.iter().filter(done).count(), grown.order.len());
+        prop_assert!(grown.order.iter().all(|s| attempts.done(s)));
+        for cell in &grown.cells {
+            let n = grown.slots_of(&cell.key(), efuse_model::counters::Probes::Off);
+            prop_assert!(n <= repetitions + more, "{} repetitions", n);
+        }
+        prop_assert_eq!(adaptive::next(&grown, &attempts), None);
+        // Once more changes nothing.
+        f.start(&[], 3).unwrap().unwrap();
+        prop_assert_eq!(f.attempts().list.len(), attempts.list.len());
+        no_raw_is_missing(f.run.path(), &attempts.list);
     }
 }
 

@@ -5,21 +5,23 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use efuse_model::cell::{TWIN, mounted_system};
 use efuse_model::device::Device;
 use efuse_model::environment::Place;
-use efuse_model::plan::{self as model, PlannedSystem};
+use efuse_model::plan::{self as model, Adaptive, PlannedSystem};
 use efuse_workloads::Workload;
 use serde::Serialize;
 
 use super::{Context, Status};
 use crate::catalogue::{self, Catalogue};
-use crate::cli::Selection;
+use crate::cli::{Precision, Selection};
 use crate::estimate::Clock;
+use crate::measuring::BASE;
 use crate::places;
 use crate::planning::{self, Request};
 use crate::runs;
 use crate::table::Table;
-use crate::units::{DeviceRequest, show_bytes, show_device, show_duration};
+use crate::units::{DeviceRequest, show_bytes, show_device, show_duration, show_slot};
 
 /// Show what would be measured, in which order, and how long it would take.
 #[derive(Debug, Args)]
@@ -89,6 +91,8 @@ pub struct Chosen {
     pub device: Device,
     place: Place,
     repetitions: u32,
+    probed: u32,
+    adaptive: Option<Adaptive>,
     scale: f64,
     seed: u64,
 }
@@ -108,6 +112,8 @@ impl Chosen {
             seed: self.seed,
             scale: self.scale,
             repetitions: self.repetitions,
+            probed: self.probed,
+            adaptive: self.adaptive.clone(),
             place: self.place,
             device: self.device.clone(),
             systems,
@@ -125,15 +131,19 @@ pub fn choose(catalogue: &Catalogue, selection: &Selection, workload: &str) -> R
     let workload = catalogue::workload(workload)?;
     let workload = workload.scaled(selection.scale);
     let place = Place::from(selection.place.place);
-    let names = selection.systems.as_ref().unwrap_or(&workload.systems);
-    let systems = catalogue.planned(names)?;
+    let names = with_twins(selection, &workload)?;
+    let systems = catalogue.planned(&names)?;
+    let repetitions = selection.repetitions.unwrap_or(workload.repetitions);
+    let adaptive = adaptive(selection, &workload, &names, repetitions)?;
     let device = device(selection, &workload, place)?;
     planning::check_device(&device, place, &workload.tests)?;
     Ok(Chosen {
         systems,
         device,
         place,
-        repetitions: selection.repetitions.unwrap_or(workload.repetitions),
+        repetitions,
+        probed: selection.probed.unwrap_or(workload.probed),
+        adaptive,
         scale: selection.scale,
         seed: match selection.seed {
             Some(seed) => seed,
@@ -141,6 +151,66 @@ pub fn choose(catalogue: &Catalogue, selection: &Selection, workload: &str) -> R
         },
         workload,
     })
+}
+
+/// The systems, each twin right after its original.
+fn with_twins(selection: &Selection, workload: &Workload) -> Result<Vec<String>> {
+    let systems = selection.systems.as_ref().unwrap_or(&workload.systems);
+    let twins: Vec<&String> = match &selection.twin {
+        Some(twins) => {
+            if let Some(stray) = twins.iter().find(|t| !systems.contains(t)) {
+                bail!(
+                    "--twin {stray}: it is not among the systems to measure ({})",
+                    systems.join(", ")
+                );
+            }
+            twins.iter().collect()
+        }
+        // Of a selection, those whose original is in it.
+        None => workload.twins.iter().collect(),
+    };
+    let mut names = Vec::new();
+    for system in systems {
+        names.push(system.clone());
+        let twin = format!("{system}{TWIN}");
+        if twins.contains(&system) && !systems.contains(&twin) {
+            names.push(twin);
+        }
+    }
+    Ok(names)
+}
+
+fn adaptive(
+    selection: &Selection,
+    workload: &Workload,
+    names: &[String],
+    repetitions: u32,
+) -> Result<Option<Adaptive>> {
+    let precision = match selection.precision {
+        Some(Precision(precision)) => precision,
+        None => workload.precision,
+    };
+    let Some(precision) = precision else {
+        if selection.max_repetitions.is_some() {
+            bail!("--max-repetitions goes with --precision: without, no cell is measured again");
+        }
+        return Ok(None);
+    };
+    let max_repetitions = match (selection.max_repetitions, workload.max_repetitions) {
+        (Some(max), _) if max < repetitions => bail!(
+            "--max-repetitions {max} is less than the {repetitions} repetitions that are planned"
+        ),
+        (Some(max), _) => max,
+        (None, Some(max)) if selection.repetitions.is_none() => max,
+        (None, _) => repetitions.saturating_mul(2),
+    };
+    // A single system has nothing to be compared with, and nothing is measured again.
+    let base = names.iter().find(|n| *n == BASE).or(names.first());
+    Ok(base.map(|base| Adaptive {
+        base: mounted_system(base).to_owned(),
+        precision,
+        max_repetitions,
+    }))
 }
 
 fn device(selection: &Selection, workload: &Workload, place: Place) -> Result<Device> {
@@ -199,10 +269,10 @@ fn render(plan: &model::Plan, clock: &Clock, estimate: Duration, order: bool) ->
     // Writing to a string cannot fail.
     let _ = writeln!(
         out,
-        "workload {}, scale {}, {} repetitions, place {}, device {}, seed {}\n",
+        "workload {}, scale {}, {}, place {}, device {}, seed {}\n",
         plan.workload,
         plan.scale,
-        plan.repetitions,
+        planning::repetitions(plan),
         plan.place,
         show_device(&plan.device),
         plan.seed
@@ -254,9 +324,9 @@ fn render(plan: &model::Plan, clock: &Clock, estimate: Duration, order: bool) ->
             if let Some(cell) = plan.cell(&slot.cell) {
                 let _ = writeln!(
                     out,
-                    "{:4}  r{}  {} {}",
+                    "{:4}  {}  {} {}",
                     n + 1,
-                    slot.repetition,
+                    show_slot(slot.probes, slot.repetition),
                     cell.test.id,
                     cell.system
                 );

@@ -89,7 +89,7 @@ fn render(shown: &Shown<'_>) -> String {
         .environment
         .as_ref()
         .is_some_and(|e| e.accelerator.emulated());
-    out.push_str(&summary::render(shown.rows, shown.base, emulated));
+    out.push_str(&summary::render(plan, shown.rows, shown.base, emulated));
     for damaged in shown.damaged {
         let _ = writeln!(out, "damaged  {damaged}");
     }

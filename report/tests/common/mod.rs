@@ -140,6 +140,8 @@ impl Fixture {
                 seed: 42,
                 scale: 1.0,
                 repetitions,
+                probed: 0,
+                adaptive: None,
                 place: Place::Vm,
                 device,
                 systems,

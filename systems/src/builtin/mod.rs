@@ -5,7 +5,7 @@ mod ext4;
 mod fuse;
 mod fuse_passthrough;
 mod libfuse;
-mod stackfs;
+pub(crate) mod stackfs;
 
 use crate::System;
 

@@ -5,7 +5,11 @@ use crate::recipe::Recipe;
 use crate::settings::TIMEOUT_S;
 
 /// Name of the program.
-pub(super) const PROGRAM: &str = "stackfs";
+pub(crate) const PROGRAM: &str = "stackfs";
+
+/// Why another system has no variant with slower handlers.
+pub(crate) const NOT_SLOWED: &str =
+    "it has no daemon of ours whose handlers could be slowed (@slowN needs StackFS)";
 
 /// `StackFS` on `device`, mounted as `fs_type`, with further options.
 pub(super) fn recipe(device: &str, fs_type: &str, more: &[&str]) -> Recipe {

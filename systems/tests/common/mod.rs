@@ -98,6 +98,7 @@ pub fn context_in(dir: &Path) -> MountContext {
         mountpoint: dir.join("mnt"),
         log: dir.join("daemon.log"),
         bin: bins(),
+        slow_percent: 0,
     }
 }
 
