@@ -510,7 +510,7 @@ mod tests {
     fn headlines_are_of_repetitions_without_probes_and_their_cost_is_shown() {
         let mut request = testing::request(&["fuse", "ext4"], 2, 1);
         request.probed = 1;
-        let plan = crate::planning::build(request).unwrap();
+        let plan = planning::build(request).unwrap();
         let mut attempts = attempts(
             &plan,
             &[
