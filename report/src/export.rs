@@ -3,6 +3,7 @@
 use efuse_model::attempt::Verified;
 use serde_json::{Value, json};
 
+use crate::count::Cell;
 use crate::input::Run;
 use crate::stats;
 use crate::table::Table;
@@ -25,6 +26,7 @@ pub fn json(run: &Run, table: &Table) -> Value {
                 "system": s.id,
                 "planned": if s.skipped.is_some() { 0 } else { plan.repetitions },
                 "measured": done.len(),
+                "probed": run.probed_of(&t.id, &s.id).count(),
                 "skipped": s.skipped,
                 "verified_read_bytes": sum(|v| v.read_bytes),
                 "verified_write_bytes": sum(|v| v.write_bytes),
@@ -41,12 +43,18 @@ pub fn json(run: &Run, table: &Table) -> Value {
                 "test": l.test,
                 "system": l.system,
                 "repetition": l.repetition,
+                "probes": l.probes,
                 "attempt": l.attempt,
                 "step": l.step,
                 "reason": l.reason,
                 "made_good": l.made_good,
             })
         })
+        .collect();
+    // Cells without counters are told in `coverage`; here they would be nulls only.
+    let counted: Vec<Cell> = Cell::all(run)
+        .into_iter()
+        .filter(|c| c.n + c.n_probed > 0)
         .collect();
     json!({
         "schema": SCHEMA,
@@ -70,6 +78,7 @@ pub fn json(run: &Run, table: &Table) -> Value {
         },
         "base": table.base,
         "rows": table.rows,
+        "counters": counted,
         "coverage": coverage,
         "left_out": left_out,
         "damaged": run.damaged,

@@ -4,10 +4,14 @@
 //! such of its slot, checked at least something where its test asks for checks, and
 //! carries only finite, non-negative figures. Everything else is kept with its reason:
 //! the report shows what it left out.
+//!
+//! Repetitions with probes inside the kernel are kept apart: they are slower, so no
+//! headline figure comes from them.
 
 use efuse_model::attempt::{Attempt, Metrics, OpMetrics, Outcome, Verified};
+use efuse_model::counters::Probes;
 use efuse_model::environment::Environment;
-use efuse_model::plan::Plan;
+use efuse_model::plan::{Plan, PlannedSystem};
 use efuse_model::store::{Attempts, RunDir};
 use efuse_model::test::Test;
 
@@ -41,6 +45,8 @@ pub struct LeftOut {
     pub system: String,
     /// Repetition, from 0.
     pub repetition: u32,
+    /// Whether it was a repetition with probes.
+    pub probes: Probes,
     /// Which try at it, from 0.
     pub attempt: u32,
     /// The step that failed, or `report` where the report refused the figures.
@@ -58,8 +64,10 @@ pub struct Run {
     pub plan: Plan,
     /// The environment, if one was recorded.
     pub environment: Option<Environment>,
-    /// What counts.
+    /// What counts: repetitions without probes.
     pub measured: Vec<Measured>,
+    /// Repetitions with probes, for what only probes can count and for their cost.
+    pub probed: Vec<Measured>,
     /// What does not, with reasons.
     pub left_out: Vec<LeftOut>,
     /// Lines of `attempts.jsonl` that cannot be read.
@@ -87,7 +95,7 @@ impl Run {
     pub fn new(plan: Plan, environment: Option<Environment>, attempts: Attempts) -> Self {
         // Hashing a cell is dear enough not to do it once per attempt and cell.
         let cells: Vec<_> = plan.cells.iter().map(|c| (c.key(), c)).collect();
-        let mut measured: Vec<Measured> = Vec::new();
+        let (mut measured, mut probed): (Vec<Measured>, Vec<Measured>) = (Vec::new(), Vec::new());
         let mut left_out = Vec::new();
         for attempt in attempts.list {
             let cell = cells
@@ -100,6 +108,10 @@ impl Run {
             let system = cell
                 .map_or(attempt.system.as_str(), |c| &c.system)
                 .to_owned();
+            let into = match attempt.probes {
+                Probes::Off => &mut measured,
+                Probes::On => &mut probed,
+            };
             let refusal = match (&attempt.outcome, cell) {
                 (Outcome::Failed { phase, reason }, _) => Some((phase.name(), reason.clone())),
                 (Outcome::Done { .. }, None) => Some((
@@ -107,7 +119,7 @@ impl Run {
                     format!("cell {} is not in the plan: not used", attempt.cell),
                 )),
                 (Outcome::Done { metrics, verified }, Some(cell)) => {
-                    let earlier = measured.iter().any(|m| {
+                    let earlier = into.iter().any(|m| {
                         m.test == test && m.system == system && m.repetition == attempt.repetition
                     });
                     refuse(&cell.test, metrics, verified)
@@ -121,6 +133,7 @@ impl Run {
             };
             let Attempt {
                 repetition,
+                probes,
                 attempt: try_number,
                 session,
                 command,
@@ -128,7 +141,7 @@ impl Run {
                 ..
             } = attempt;
             match (refusal, outcome) {
-                (None, Outcome::Done { metrics, verified }) => measured.push(Measured {
+                (None, Outcome::Done { metrics, verified }) => into.push(Measured {
                     test,
                     system,
                     repetition,
@@ -141,6 +154,7 @@ impl Run {
                     test,
                     system,
                     repetition,
+                    probes,
                     attempt: try_number,
                     step: step.to_owned(),
                     reason,
@@ -150,7 +164,11 @@ impl Run {
             }
         }
         for l in &mut left_out {
-            l.made_good = measured
+            let of_its_kind = match l.probes {
+                Probes::Off => &measured,
+                Probes::On => &probed,
+            };
+            l.made_good = of_its_kind
                 .iter()
                 .any(|m| m.test == l.test && m.system == l.system && m.repetition == l.repetition);
         }
@@ -158,6 +176,7 @@ impl Run {
             plan,
             environment,
             measured,
+            probed,
             left_out,
             damaged: attempts.damaged,
         }
@@ -174,6 +193,36 @@ impl Run {
         self.measured
             .iter()
             .filter(move |m| m.test == test && m.system == system)
+    }
+
+    /// The probed repetitions of one system in one test.
+    pub fn probed_of<'a>(
+        &'a self,
+        test: &'a str,
+        system: &'a str,
+    ) -> impl Iterator<Item = &'a Measured> {
+        self.probed
+            .iter()
+            .filter(move |m| m.test == test && m.system == system)
+    }
+
+    /// Slots of the plan of this kind.
+    #[must_use]
+    pub fn planned(&self, probes: Probes) -> usize {
+        self.plan
+            .order
+            .iter()
+            .filter(|s| s.probes == probes)
+            .count()
+    }
+
+    /// The second measurement of a system under another name, if the run has one (A/A).
+    #[must_use]
+    pub fn twin(&self, system: &str) -> Option<&PlannedSystem> {
+        self.plan
+            .systems
+            .iter()
+            .find(|s| s.twin_of.as_deref() == Some(system))
     }
 
     /// Whether every figure is emulated; `None` where no environment was recorded.
@@ -194,7 +243,7 @@ impl Run {
             .left_out
             .iter()
             .rev()
-            .find(|l| l.test == test && l.system == system)
+            .find(|l| l.probes.is_off() && l.test == test && l.system == system)
         {
             Some(l) => format!("failed in {}: {}", l.step, l.reason),
             None => "not measured".to_owned(),

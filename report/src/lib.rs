@@ -6,6 +6,7 @@
 
 use efuse_model::store::RunDir;
 
+pub mod count;
 pub mod error;
 pub mod format;
 pub mod input;

@@ -51,16 +51,22 @@ pub fn all() -> Vec<Colour> {
     KNOWN.iter().map(|(_, c)| *c).chain(OTHERS).collect()
 }
 
-/// Number of the colour of a system. A system that is not known here takes the next of
-/// the others, by its place among the unknown systems of the plan.
+/// Number of the colour of a system. A twin has the colour of its original. A system that
+/// is not known here takes the next of the others, by its place among the unknown systems
+/// of the plan.
 #[must_use]
 pub fn slot(plan: &Plan, system: &str) -> u8 {
+    let twin_of = |id: &str| {
+        let planned = plan.systems.iter().find(|s| s.id == id)?;
+        planned.twin_of.as_deref()
+    };
+    let system = twin_of(system).unwrap_or(system);
     let known = |id: &str| KNOWN.iter().position(|(k, _)| *k == id);
     let n = known(system).unwrap_or_else(|| {
         let among = plan
             .systems
             .iter()
-            .filter(|s| known(&s.id).is_none())
+            .filter(|s| s.twin_of.is_none() && known(&s.id).is_none())
             .position(|s| s.id == system)
             .unwrap_or(0);
         KNOWN.len() + among % OTHERS.len()

@@ -47,9 +47,12 @@ addEventListener("load", () => setTimeout(() => {
       label: svg.getAttribute("aria-label"),
       role: svg.getAttribute("role"),
       lines: +svg.dataset.lines, points: +svg.dataset.points,
-      drawn_lines: svg.querySelectorAll(".t-name").length,
+      drawn_lines: svg.querySelectorAll(".t-name, .curve").length,
       drawn_points: svg.querySelectorAll(".pt").length,
-      marks: svg.querySelectorAll(".pt, .mark, .hollow, .bar").length,
+      marks: svg.querySelectorAll(".pt, .mark, .hollow, .bar, .part, .curve").length,
+      dashes: [...svg.querySelectorAll(".curve")].map(c => getComputedStyle(c).strokeDasharray),
+      bands: svg.querySelectorAll(".band").length,
+      unfilled: [...svg.querySelectorAll(".part.p0, .band")].filter(p => getComputedStyle(p).fill === "none").length,
       width: r.width, height: r.height,
       clipped: [...svg.querySelectorAll("text")].filter(t => !inside(svg, t)).map(t => t.textContent.trim()),
       overlaps: overlaps(svg),
@@ -76,6 +79,10 @@ addEventListener("load", () => setTimeout(() => {
     ids: [...document.querySelectorAll("[id]")].map(e => e.id),
     targets: [...document.querySelectorAll("a[href]")].map(a => a.getAttribute("href")),
     figures_without_table: [...document.querySelectorAll("figure[id]")].filter(f => !f.querySelector("table")).length,
+    charts_without_caption: [...document.querySelectorAll("svg.chart")].filter(s => !s.closest("figure")?.querySelector("figcaption")).length,
+    captions_without_environment: [...document.querySelectorAll("figcaption")].filter(c => !/kernel .*revision/.test(c.textContent)).length,
+    captions_without_command: [...document.querySelectorAll("figcaption")].filter(c => !/^fio /.test(c.querySelector("pre")?.textContent ?? "")).length,
+    captions_without_n: [...document.querySelectorAll("figcaption")].filter(c => !/n\s=\s\d+ repetition/.test(c.textContent)).length,
     captions_without_mark: [...document.querySelectorAll("figcaption")].filter(c => !c.textContent.includes("Emulated")).length,
   }), "*");
 }, 50));
@@ -264,6 +271,14 @@ fn check(found: &Value, emulated: bool, what: &str) {
     );
     assert_eq!(found["unnamed"], 0, "{what}: sections without a name");
     assert_eq!(found["figures_without_table"], 0, "{what}");
+    for every in [
+        "charts_without_caption",
+        "captions_without_environment",
+        "captions_without_command",
+        "captions_without_n",
+    ] {
+        assert_eq!(found[every], 0, "{what}: {every}");
+    }
     if emulated {
         assert_eq!(found["captions_without_mark"], 0, "{what}");
     }
@@ -306,6 +321,10 @@ fn check(found: &Value, emulated: bool, what: &str) {
             texts(&chart["overlaps"]),
             Vec::<&str>::new(),
             "{what}: overlaps in {label}"
+        );
+        assert_eq!(
+            chart["unfilled"], 0,
+            "{what}: a part without a colour in {label}"
         );
         assert_eq!(chart["unthemed"], 0, "{what}: fixed colours in {label}");
     }
@@ -372,9 +391,33 @@ fn the_page_works_in_a_browser() {
         assert_eq!(found["second"], other, "{what}: after the button");
         assert_eq!(found["third"], this, "{what}: after the button twice");
         // Two in the summary; two for each figure of T1 and T2, one for M1's five; two
-        // for each of the two published tests.
+        // for each of the two published tests. Then the distributions, switches and CPU
+        // of each test; system calls, requests with four distributions, and two of the
+        // probes' cost where there are probes; published switches.
         let charts = found["charts"].as_array().unwrap();
-        assert_eq!(charts.len(), 2 + 5 * 2 + 5 * 2 + 5 + 4, "{what}");
+        let rates = 2 + 5 * 2 + 5 * 2 + 5 + 4;
+        let counters = (2 + 2 + 1) + 2 * 3 + 2 * (1 + 1 + 4 + 2) + 2;
+        assert_eq!(charts.len(), rates + counters, "{what}");
+        let chart = |start: &str| {
+            charts
+                .iter()
+                .find(|c| c["label"].as_str().unwrap().starts_with(start))
+                .unwrap_or_else(|| panic!("{what}: no chart {start}"))
+        };
+        // The skipped system has no curve; its row is in the table.
+        let cdf = chart("T1, read completion latency, cumulative");
+        assert_eq!(cdf["lines"], 6, "{what}");
+        let dashes = texts(&cdf["dashes"]);
+        assert!(
+            dashes.iter().any(|d| *d != dashes[0]),
+            "{what}: only colour tells the curves apart"
+        );
+        assert_eq!(
+            chart("read IOPS related to fuse")["bands"],
+            3,
+            "{what}: a floor for each test"
+        );
+        assert_eq!(chart("T1, read IOPS with probes")["bands"], 1, "{what}");
         // T1's read IOPS: seven systems with three repetitions each.
         let t1 = charts
             .iter()

@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Fixture, system, test};
+use common::counted::{self, done_counted};
+use common::{Fixture, system, test, twin};
+use efuse_model::counters::Probes;
 use efuse_model::test::Pattern;
 use efuse_report::input::Run;
 use efuse_report::metric::{Metric, Op};
@@ -155,6 +157,49 @@ fn the_pages_skeleton() {
     assert!(html.starts_with("<!DOCTYPE html><html lang=\"en\">"));
     let version = concat!("efuse-report ", env!("CARGO_PKG_VERSION"));
     insta::assert_snapshot!(skeleton(&html).replace(version, "efuse-report VERSION"));
+}
+
+/// The sections of counters, distributions, probes and published switches, of a run with
+/// a twin.
+#[test]
+fn the_counters_skeleton() {
+    let systems = vec![system("ext4", None), system("fuse", None), twin("fuse")];
+    let mut f = Fixture::new(
+        systems,
+        vec![test("T1", Pattern::RandRw, Some(("vm", 1)))],
+        3,
+    );
+    f.plan_probes(&["T1"], 2);
+    for rep in 0..3u32 {
+        let noise = 1.0 + 0.01 * f64::from(rep);
+        for (id, iops, fio, daemon) in [
+            ("ext4", 2000.0, 1.0, None),
+            ("fuse", 1000.0, 1.5, Some(4.0)),
+            ("fuse@twin", 1000.0 * noise, 1.5, Some(4.0)),
+        ] {
+            let rate = |v: f64| Some(v * noise);
+            let outcome = done_counted(rate(iops), rate(iops / 2.0), fio * noise, daemon);
+            f.attempt("T1", id, rep, outcome);
+            if rep < 2 {
+                let mut outcome = common::done(rate(iops * 0.9), rate(iops * 0.45));
+                counted::fill(&mut outcome, fio, daemon, Probes::On);
+                f.attempt_as("T1", id, rep, Probes::On, outcome);
+            }
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let html = efuse_report::html(&f.write(dir.path()), None).unwrap();
+    let text = skeleton(&html);
+    let counters = text.split_once("\nDistribution of").unwrap().1;
+    let counters = counters.split_once("\nfio command").unwrap().0;
+    let published = text
+        .split_once("\nContext switches (the document")
+        .unwrap()
+        .1;
+    let published = published.split_once("\nThe jobs.").unwrap().0;
+    insta::assert_snapshot!(format!(
+        "Distribution of{counters}\n\nContext switches (the document{published}"
+    ));
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! decoded after drawing into CSS classes, so that the page's style sheet decides how a
 //! mark looks in the light theme, in the dark one and in print.
 
+mod curves;
 mod scale;
 mod theme;
 
@@ -19,6 +20,7 @@ use self::theme::{Role, escape, themed};
 use crate::error::ReportError;
 use crate::stats::Interval;
 
+pub use self::curves::{Curve, Curves};
 pub use self::scale::Scale;
 
 const WIDTH: i32 = 400;
@@ -83,6 +85,26 @@ pub enum Content {
         /// Further marks, joined by a line if there are several of one colour.
         marks: Vec<Mark>,
     },
+    /// A bar from zero, cut into parts.
+    Stack {
+        /// The figure in words, at the right.
+        words: String,
+        /// The parts from left to right: number (for its look), length and words.
+        parts: Vec<(usize, f64, String)>,
+        /// Further marks on the same axis.
+        marks: Vec<Mark>,
+    },
+}
+
+/// A shaded range behind some rows: the noise floor.
+#[derive(Clone, Debug)]
+pub struct Band {
+    /// The rows, by their place in [`Chart::lines`].
+    pub lines: std::ops::Range<usize>,
+    /// From where to where.
+    pub interval: Interval,
+    /// Shown while the pointer rests on it.
+    pub tip: String,
 }
 
 /// A row.
@@ -113,6 +135,8 @@ pub struct Chart {
     pub bars: bool,
     /// Whether several marks of a row are joined.
     pub joined: bool,
+    /// Ranges behind the rows.
+    pub bands: Vec<Band>,
     /// The rows.
     pub lines: Vec<Line>,
 }
@@ -215,6 +239,7 @@ impl Chart {
                 area,
                 tips: Vec::new(),
             };
+            self.bands(&mut painter)?;
             self.axis(&painter, plot)?;
             let mut y = 0;
             for line in &self.lines {
@@ -241,6 +266,27 @@ impl Chart {
         themed(&raw, &open, &tips)
     }
 
+    fn bands(&self, p: &mut Painter<'_>) -> Drawn {
+        let height = |lines: &[Line]| lines.iter().map(Self::height_of).sum::<i32>();
+        for band in &self.bands {
+            let Some(rows) = self.lines.get(band.lines.clone()) else {
+                return Err(format!(
+                    "a band over rows {:?} that are not there",
+                    band.lines
+                ));
+            };
+            let top = height(&self.lines[..band.lines.start]);
+            let (a, b) = (
+                self.scale.x(band.interval.low),
+                self.scale.x(band.interval.high),
+            );
+            // A floor too narrow to be seen is still one.
+            p.tips.push(band.tip.clone());
+            p.rect(Role::Band, 0, (a, top), (b.max(a + 1), top + height(rows)))?;
+        }
+        Ok(())
+    }
+
     fn axis(&self, p: &Painter<'_>, bottom: i32) -> Drawn {
         for tick in &self.scale.ticks {
             let x = self.scale.x(*tick);
@@ -250,26 +296,7 @@ impl Chart {
             let x = self.scale.x(v);
             p.line(Role::Reference, 0, (x, 0), (x, bottom + 2), 1)?;
         }
-        // Labels that would touch the one before are left out; their line stays.
-        let mut free = i32::MIN;
-        for tick in &self.scale.ticks {
-            let text = tick_text(*tick / self.divisor);
-            let half = i32::try_from(text.len()).unwrap_or(0) * 7 / 2;
-            let x = self.scale.x(*tick);
-            if x - half < free {
-                continue;
-            }
-            free = x + half + 6;
-            // A wide label at an end leans inwards.
-            let (at, h) = if x - half < 0 {
-                (0, HPos::Left)
-            } else if x + half > WIDTH {
-                (WIDTH, HPos::Right)
-            } else {
-                (x, HPos::Center)
-            };
-            p.text(Role::Tick, 0, (at, bottom + 5), h, &text)?;
-        }
+        tick_labels(p, &self.scale, self.divisor, bottom)?;
         let axis = if self.scale.is_log() {
             format!("{} (logarithmic)", self.axis)
         } else {
@@ -297,7 +324,7 @@ impl Chart {
                     &reason,
                 );
             }
-            Content::Data { words, .. } => words,
+            Content::Data { words, .. } | Content::Stack { words, .. } => words,
         };
         let taken = i32::try_from(words.chars().count()).unwrap_or(0) * CHAR / 10;
         let room = fitting(WIDTH - LEFT - 16 - taken, BOLD_CHAR).max(4);
@@ -309,17 +336,24 @@ impl Chart {
             &shorten(&line.name, room),
         )?;
         p.text(Role::Value, slot, (WIDTH - 4, y + 3), HPos::Right, words)?;
-        let Content::Data {
-            median,
-            interval,
-            points,
-            marks,
-            ..
-        } = &line.content
-        else {
-            return Ok(());
-        };
         let x = |v: f64| self.scale.x(v);
+        let (median, interval, points, marks) = match &line.content {
+            Content::Heading | Content::Missing(_) => return Ok(()),
+            Content::Stack { parts, marks, .. } => {
+                self.stack(p, slot, middle, parts)?;
+                for mark in marks {
+                    p.mark(slot, (x(mark.value), middle), mark.shape, &mark.tip)?;
+                }
+                return Ok(());
+            }
+            Content::Data {
+                median,
+                interval,
+                points,
+                marks,
+                ..
+            } => (median, interval, points, marks),
+        };
         if self.bars && !self.scale.is_log() {
             if let Some(m) = median {
                 let top = middle - BAR / 2;
@@ -368,6 +402,53 @@ impl Chart {
     }
 }
 
+impl Chart {
+    fn stack(
+        &self,
+        p: &mut Painter<'_>,
+        slot: u8,
+        middle: i32,
+        parts: &[(usize, f64, String)],
+    ) -> Drawn {
+        let top = middle - BAR / 2;
+        let mut end = 0.0;
+        for (n, value, tip) in parts.iter().filter(|(_, v, _)| *v > 0.0) {
+            let from = self.scale.x(end);
+            end += value;
+            // What is there is seen, however short.
+            let to = self.scale.x(end).max(from + 1);
+            p.tips.push(tip.clone());
+            p.rect(Role::part(*n), slot, (from, top), (to, top + BAR))?;
+        }
+        Ok(())
+    }
+}
+
+/// The values under an axis. Labels that would touch the one before are left out; their
+/// line stays.
+fn tick_labels(p: &Painter<'_>, scale: &Scale, divisor: f64, bottom: i32) -> Drawn {
+    let mut free = i32::MIN;
+    for tick in &scale.ticks {
+        let text = tick_text(*tick / divisor);
+        let half = i32::try_from(text.len()).unwrap_or(0) * 7 / 2;
+        let x = scale.x(*tick);
+        if x - half < free {
+            continue;
+        }
+        free = x + half + 6;
+        // A wide label at an end leans inwards.
+        let (at, h) = if x - half < 0 {
+            (0, HPos::Left)
+        } else if x + half > WIDTH {
+            (WIDTH, HPos::Right)
+        } else {
+            (x, HPos::Center)
+        };
+        p.text(Role::Tick, 0, (at, bottom + 5), h, &text)?;
+    }
+    Ok(())
+}
+
 /// How many characters fit into this many pixels.
 fn fitting(pixels: i32, tenths_per_character: i32) -> usize {
     usize::try_from(pixels * 10 / tenths_per_character).unwrap_or(0)
@@ -409,6 +490,7 @@ mod tests {
             reference: None,
             bars: true,
             joined: false,
+            bands: vec![],
             lines,
         }
     }
@@ -439,6 +521,43 @@ mod tests {
         assert!(svg.contains("data-points=\"3\""));
         assert!(svg.contains("no &lt;such&gt; thing"));
         assert!(svg.ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn a_stack_and_a_band_have_words() {
+        let lines = vec![line(
+            "fuse",
+            Content::Stack {
+                words: "3 a request".into(),
+                parts: vec![
+                    (0, 1.0, "fio 1".into()),
+                    (1, 0.0, "nothing".into()),
+                    (3, 2.0, "rest 2".into()),
+                ],
+                marks: vec![],
+            },
+        )];
+        let mut chart = chart(lines, Scale::bars(&[3.0], false));
+        chart.bands = vec![Band {
+            lines: 0..1,
+            interval: Interval {
+                low: 0.5,
+                high: 1.5,
+            },
+            tip: "floor".into(),
+        }];
+        let svg = chart.svg().unwrap();
+        assert!(svg.contains("class=\"part p0 s3\""), "{svg}");
+        assert!(svg.contains("<title>rest 2</title></rect>"), "{svg}");
+        assert_eq!(
+            svg.matches("class=\"part").count(),
+            2,
+            "a zero is not drawn"
+        );
+        assert!(svg.contains("<title>floor</title></rect>"), "{svg}");
+        assert!(!svg.contains('#'), "{svg}");
+        chart.bands[0].lines = 0..2;
+        assert!(chart.svg().is_err());
     }
 
     #[test]

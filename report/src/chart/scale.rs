@@ -47,6 +47,17 @@ impl Scale {
         }
     }
 
+    /// For distributions: logarithmic in any case.
+    pub fn decades(values: impl IntoIterator<Item = f64>) -> Self {
+        let v: Vec<f64> = values.into_iter().filter(|v| *v > 0.0).collect();
+        if v.is_empty() {
+            return Self::logarithmic(1.0, 10.0);
+        }
+        let (min, max) = bounds(&v);
+        // Equal ends span nothing.
+        Self::logarithmic(min, max.max(min * 2.0))
+    }
+
     /// Whether the axis is logarithmic.
     pub const fn is_log(&self) -> bool {
         self.log

@@ -21,10 +21,17 @@ pub(super) enum Role {
     Tick,
     Missing,
     Heading,
+    Band,
+    Curve,
+    /// Parts of a stacked bar, in order.
+    Part0,
+    Part1,
+    Part2,
+    Part3,
 }
 
 impl Role {
-    const ALL: [(Self, &str); 14] = [
+    const ALL: [(Self, &str); 20] = [
         (Self::Grid, "grid"),
         (Self::Reference, "ref"),
         (Self::Bar, "bar"),
@@ -39,7 +46,23 @@ impl Role {
         (Self::Tick, "t-tick"),
         (Self::Missing, "t-miss"),
         (Self::Heading, "t-head"),
+        (Self::Band, "band"),
+        (Self::Curve, "curve"),
+        (Self::Part0, "part p0"),
+        (Self::Part1, "part p1"),
+        (Self::Part2, "part p2"),
+        (Self::Part3, "part p3"),
     ];
+
+    /// The role of a part of a stacked bar; parts beyond the last share its look.
+    pub(super) const fn part(n: usize) -> Self {
+        match n {
+            0 => Self::Part0,
+            1 => Self::Part1,
+            2 => Self::Part2,
+            _ => Self::Part3,
+        }
+    }
 
     /// The last byte tells our codes from any colour that plotters might add.
     pub(super) const fn code(self, slot: u8) -> RGBColor {
@@ -82,7 +105,7 @@ pub(super) fn themed(raw: &str, open: &str, tips: &[String]) -> Result<String, S
                 }
             }
         }
-        if matches!(kind, "pt" | "mark" | "hollow") {
+        if matches!(kind, "pt" | "mark" | "hollow" | "band" | "curve") || kind.starts_with("part") {
             let tip = tips.next().ok_or("a mark without words")?;
             let element = line[1..].split(' ').next().unwrap_or_default().to_owned();
             let start = line

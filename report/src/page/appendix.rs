@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use efuse_model::attempt::{Phase, Verified};
+use efuse_model::counters::Probes;
 use efuse_model::environment::Environment;
 use efuse_model::test::Test;
 use maud::{Markup, html};
@@ -35,7 +36,7 @@ fn verification(page: &Page<'_>) -> Markup {
                 th.num scope="col" { "Files compared" }
                 th.num scope="col" { "Bytes compared" }
             } }
-            tbody { @for test in &run.plan.tests { @for s in page.systems() {
+            tbody { @for test in &run.plan.tests { @for s in page.everyone() {
                 @let done: Vec<&Verified> = run.of(&test.id, &s.id).map(|m| &m.verified).collect();
                 tr {
                     th scope="row" { (test.id) }
@@ -100,7 +101,7 @@ fn compared(done: &[&Verified], test: &Test) -> Markup {
 fn gaps(page: &Page<'_>) -> Markup {
     let run = page.run;
     let skipped: Vec<_> = page
-        .systems()
+        .everyone()
         .iter()
         .filter_map(|s| Some((s, s.skipped.as_deref()?)))
         .collect();
@@ -118,7 +119,7 @@ fn gaps(page: &Page<'_>) -> Markup {
             tbody { @for l in &run.left_out { tr {
                 td { (l.test) }
                 th scope="row" { (system_name(page, &l.system)) }
-                td.num { (l.repetition + 1) }
+                td.num { (l.repetition + 1) @if !l.probes.is_off() { " " small { "with probes" } } }
                 td.num { (l.attempt + 1) }
                 td { (l.step) }
                 td.reason { (l.reason) }
@@ -247,10 +248,10 @@ fn method(page: &Page<'_>) -> Markup {
     let plan = &page.run.plan;
     let cells = plan.cells.len();
     let keys: Vec<_> = plan.cells.iter().map(|c| (c.key(), c)).collect();
-    let order = |repetition: u32| {
+    let order = |repetition: u32, probes: Probes| {
         plan.order
             .iter()
-            .filter(|s| s.repetition == repetition)
+            .filter(|s| s.repetition == repetition && s.probes == probes)
             .filter_map(|s| keys.iter().find(|(k, _)| *k == s.cell))
             .map(|(_, c)| format!("{} {}", c.test.id, c.system))
             .collect::<Vec<_>>()
@@ -303,7 +304,11 @@ fn method(page: &Page<'_>) -> Markup {
             @if plan.repetitions > 0 {
                 details {
                     summary { "The order of each repetition" }
-                    ol { @for r in 0..plan.repetitions { li { (order(r)) } } }
+                    ol { @for r in 0..plan.repetitions { li { (order(r, Probes::Off)) } } }
+                    @if let Some(last) = plan.order.iter().filter(|s| !s.probes.is_off()).map(|s| s.repetition).max() {
+                        p { "With probes inside the kernel:" }
+                        ol { @for r in 0..=last { li { (order(r, Probes::On)) } } }
+                    }
                 }
             }
         }
@@ -359,7 +364,7 @@ fn terms(page: &Page<'_>) -> Markup {
             h2 #h-terms { "Terms" }
             dl.reasons { @for (term, text) in terms { dt { (term) } dd { (text) } } }
             h3 { "Systems" }
-            dl.reasons { @for s in page.systems() {
+            dl.reasons { @for s in page.everyone() {
                 dt { (system_name(page, &s.id)) }
                 dd { (s.title) " " small { "(definition " code { (s.digest) } ")" } }
             } }

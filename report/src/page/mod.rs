@@ -1,14 +1,24 @@
 //! The page: one HTML document that needs nothing from anywhere.
 
 mod appendix;
+mod cpu;
+mod ctx;
+mod floor;
+mod latency;
+mod parts;
+mod probes;
 mod published;
+mod requests;
 mod summary;
+mod switches;
 mod tests;
+mod under;
 
 use efuse_model::plan::PlannedSystem;
 use efuse_model::test::Test;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use crate::count::Cell;
 use crate::error::ReportError;
 use crate::format;
 use crate::input::Run;
@@ -26,6 +36,7 @@ const SCRIPT: &str = include_str!("script.js");
 struct Page<'a> {
     run: &'a Run,
     table: &'a Table,
+    cells: Vec<Cell>,
     reference: &'static Reference,
 }
 
@@ -37,6 +48,7 @@ pub fn render(run: &Run, table: &Table) -> Result<String, ReportError> {
     let page = Page {
         run,
         table,
+        cells: Cell::all(run),
         reference: Reference::shipped()?,
     };
     let plan = &run.plan;
@@ -107,6 +119,9 @@ fn colours() -> String {
         light += &format!("--s{i}:{};", c.light);
         dark += &format!("--s{i}:{};", c.dark);
         classes += &format!(".s{i}{{--c:var(--s{i})}}");
+        // A second carrier beside colour, for curves.
+        let dash = ["none", "9 3", "2 3", "9 3 2 3"][i % 4];
+        classes += &format!(".curve.s{i}{{stroke-dasharray:{dash}}}");
     }
     let (paper, ink) = palette::PAGE;
     let light = format!("--page:{paper};{light}");
@@ -119,7 +134,13 @@ fn colours() -> String {
 }
 
 impl<'a> Page<'a> {
-    fn systems(&self) -> &'a [PlannedSystem] {
+    /// The systems that are compared: a twin is no system of its own.
+    fn systems(&self) -> impl Iterator<Item = &'a PlannedSystem> {
+        self.everyone().iter().filter(|s| s.twin_of.is_none())
+    }
+
+    /// Every system of the plan, twins too.
+    fn everyone(&self) -> &'a [PlannedSystem] {
         &self.run.plan.systems
     }
 
@@ -129,6 +150,13 @@ impl<'a> Page<'a> {
 
     fn row(&self, test: &str, system: &str, op: Op, metric: Metric) -> Option<&'a Row> {
         self.table.get(test, system, op, metric)
+    }
+
+    /// What was counted of a system in a test.
+    fn cell(&self, test: &str, system: &str) -> Option<&Cell> {
+        self.cells
+            .iter()
+            .find(|c| c.test == test && c.system == system)
     }
 
     /// The directions of a test: what its pattern does and whatever has figures.

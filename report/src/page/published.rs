@@ -1,10 +1,11 @@
 //! Published values beside ours.
 
+use efuse_model::counters::Probes;
 use efuse_model::test::Test;
 use maud::{Markup, PreEscaped, html};
 
-use super::{Page, scrolling, system_name};
-use crate::chart::{Chart, Content, Line, Mark, Scale, Shape};
+use super::{Page, ctx, floor, scrolling, system_name, under};
+use crate::chart::{Band, Chart, Content, Line, Mark, Scale, Shape};
 use crate::error::ReportError;
 use crate::format::{self, Unit};
 use crate::metric::{Metric, Op};
@@ -52,8 +53,8 @@ fn published_ratio(
 }
 
 /// Systems of the plan, then those that only the document has.
-fn union<'a>(page: &Page<'a>, key: &(String, u32)) -> Vec<&'a str> {
-    let mut out: Vec<&str> = page.systems().iter().map(|s| s.id.as_str()).collect();
+pub(super) fn union<'a>(page: &Page<'a>, key: &(String, u32)) -> Vec<&'a str> {
+    let mut out: Vec<&str> = page.systems().map(|s| s.id.as_str()).collect();
     for s in page.reference.systems(key) {
         if !out.contains(&s) {
             out.push(s);
@@ -80,6 +81,7 @@ fn part(page: &Page<'_>, test: &Test, key: &(String, u32)) -> Result<Markup, Rep
             summary { "Throughput and latencies of " (test.id) }
             @for metric in rest { (values(page, test, key, metric)) }
         }
+        (ctx::part(page, test, key)?)
         (jobs(page, test, key))
     })
 }
@@ -136,6 +138,15 @@ fn chart(page: &Page<'_>, test: &Test, key: &(String, u32)) -> Result<Markup, Re
         if lines.is_empty() {
             continue;
         }
+        let mut bands = Vec::new();
+        if let Some(floor) = floor::of(page, base, &test.id, op, Metric::Iops) {
+            values.extend([floor.interval.low, floor.interval.high]);
+            bands.push(Band {
+                lines: 0..lines.len(),
+                interval: floor.interval,
+                tip: floor.words(),
+            });
+        }
         let chart = Chart {
             label: format!(
                 "{}, {} IOPS related to {base}, here and as published. {}.{}",
@@ -150,6 +161,7 @@ fn chart(page: &Page<'_>, test: &Test, key: &(String, u32)) -> Result<Markup, Re
             reference: Some(1.0),
             bars: false,
             joined: false,
+            bands,
             lines,
         };
         panels.push((op, chart.svg()?));
@@ -162,10 +174,11 @@ fn chart(page: &Page<'_>, test: &Test, key: &(String, u32)) -> Result<Markup, Re
                         div.panel { h4 { (op.name()) "s" } (PreEscaped(svg)) }
                     }
                 }
-                figcaption {
+                (under::caption(page, &html! {
                     "IOPS as a multiple of " (base) ". Filled diamond and whiskers: this run, median and "
-                    "95 % interval; open square: published, one run, measured elsewhere." (page.mark())
-                }
+                    "95 % interval; open square: published, one run, measured elsewhere. "
+                    (floor::legend(page, base))
+                }, &[test], &[Probes::Off]))
             }
         }
     })

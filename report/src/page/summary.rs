@@ -1,10 +1,11 @@
 //! Header and summary.
 
+use efuse_model::counters::Probes;
 use efuse_model::plan::PlannedSystem;
 use maud::{Markup, PreEscaped, html};
 
-use super::{Page, ratio_cell, scrolling, system_name};
-use crate::chart::{Chart, Content, Line, Scale};
+use super::{Page, floor, ratio_cell, scrolling, system_name, under};
+use crate::chart::{Band, Chart, Content, Line, Scale};
 use crate::error::ReportError;
 use crate::format;
 use crate::metric::{Metric, Op};
@@ -79,6 +80,7 @@ pub fn section(page: &Page<'_>) -> Result<Markup, ReportError> {
                 (few_repetitions(page))
             }
             (forest(page, base)?)
+            (floor::table(page))
             div.cards {
                 @for test in &page.run.plan.tests {
                     (card(page, test, base))
@@ -98,7 +100,8 @@ pub fn section(page: &Page<'_>) -> Result<Markup, ReportError> {
 /// How much of the plan has figures.
 fn state(page: &Page<'_>) -> Markup {
     let run = page.run;
-    let planned = run.plan.order.len();
+    let planned = run.planned(Probes::Off);
+    let (probed, with_probes) = (run.probed.len(), run.planned(Probes::On));
     let measured = run.measured.len();
     let skipped = run
         .plan
@@ -121,8 +124,13 @@ fn state(page: &Page<'_>) -> Markup {
                 @else { "; " (unverified) " of them come from tests that ask for no verification" }
             }
             ". "
-            @if measured < planned {
+            @if measured < planned || probed < with_probes {
                 strong { "The run is not complete." } " "
+            }
+            @if with_probes > 0 || probed > 0 {
+                (probed) " of " (with_probes)
+                " repetitions with probes inside the kernel were measured beside them; none of their "
+                "rates or latencies is in the figures. "
             }
             @if failed > 0 {
                 a href="#gaps" { (failed) @if failed == 1 { " attempt" } @else { " attempts" } " without figures" } ". "
@@ -191,14 +199,16 @@ fn forest(page: &Page<'_>, base: &str) -> Result<Markup, ReportError> {
         let mut values = vec![1.0];
         let mut lines = Vec::new();
         let mut read_out = Vec::new();
+        let mut bands = Vec::new();
         for test in plan.tests.iter().filter(|t| page.ops(t).contains(&op)) {
             lines.push(Line {
                 name: test.id.clone(),
                 slot: 0,
                 content: Content::Heading,
             });
+            let from = lines.len();
             let measured = |s: &&PlannedSystem| s.id != base && s.skipped.is_none();
-            for s in plan.systems.iter().filter(measured) {
+            for s in page.systems().filter(measured) {
                 let row = page.row(&test.id, &s.id, op, Metric::Iops);
                 let content = match row.and_then(|r| r.ratio.as_ref()) {
                     Some(r) => {
@@ -234,6 +244,14 @@ fn forest(page: &Page<'_>, base: &str) -> Result<Markup, ReportError> {
                     content,
                 });
             }
+            if let Some(floor) = floor::of(page, base, &test.id, op, Metric::Iops) {
+                values.extend([floor.interval.low, floor.interval.high]);
+                bands.push(Band {
+                    lines: from..lines.len(),
+                    interval: floor.interval,
+                    tip: floor.words(),
+                });
+            }
         }
         if read_out.is_empty() {
             continue;
@@ -251,6 +269,7 @@ fn forest(page: &Page<'_>, base: &str) -> Result<Markup, ReportError> {
             reference: Some(1.0),
             bars: false,
             joined: false,
+            bands,
             lines,
         };
         panels.push((op, chart.svg()?));
@@ -267,11 +286,11 @@ fn forest(page: &Page<'_>, base: &str) -> Result<Markup, ReportError> {
                     div.panel { h3 { (op.name()) "s" } (PreEscaped(svg)) }
                 }
             }
-            figcaption {
+            (under::caption(page, &html! {
                 "IOPS as a multiple of " (base) ". Diamond: median of the paired ratios; "
                 "points: each repetition; whiskers: 95 % bootstrap interval; line at 1: " (base)
-                ". Higher is better." (page.mark())
-            }
+                ". " (floor::legend(page, base)) "Higher is better."
+            }, &plan.tests.iter().collect::<Vec<_>>(), &[Probes::Off]))
         }
     })
 }

@@ -1,9 +1,12 @@
 //! One section per test: what was run, its charts and their tables.
 
+use efuse_model::counters::Probes;
 use efuse_model::test::Test;
 use maud::{Markup, PreEscaped, html};
 
-use super::{Page, ratio_cell, scrolling, system_name};
+use super::{
+    Page, cpu, latency, probes, ratio_cell, requests, scrolling, switches, system_name, under,
+};
 use crate::chart::{Chart, Content, Line, Mark, Scale, Shape};
 use crate::error::ReportError;
 use crate::format::{self, Unit};
@@ -17,6 +20,11 @@ pub fn section(page: &Page<'_>, index: usize, test: &Test) -> Result<Markup, Rep
         figures.push(figure(page, index, test, metric)?);
     }
     figures.push(percentiles(page, index, test)?);
+    figures.push(latency::figure(page, index, test)?);
+    figures.push(switches::figures(page, index, test)?);
+    figures.push(cpu::figures(page, index, test)?);
+    figures.push(requests::figures(page, index, test)?);
+    figures.push(probes::figure(page, index, test)?);
     let any = page.run.measured.iter().any(|m| m.test == test.id);
     Ok(html! {
         section id=(format!("test-{index}")) aria-labelledby=(heading) {
@@ -99,13 +107,13 @@ fn figure(
                     div.panel { h4 { (op.name()) "s" } (PreEscaped(svg)) }
                 }
             }
-            figcaption {
+            (under::caption(page, &html! {
                 (test.id) ", " (what(metric, unit)) ". "
                 @if log { "Diamond (the logarithmic axis has no zero for a bar): median; " }
                 @else { "Bar: median; " }
                 "points: each repetition; whiskers: 95 % bootstrap interval of the median. "
-                (sentence(metric)) (page.mark())
-            }
+                (sentence(metric))
+            }, &[test], &[Probes::Off]))
             (figure_table(page, test, metric, &ops, unit))
         }
     })
@@ -136,7 +144,6 @@ fn panel(
     let mut read_out = Vec::new();
     let lines = page
         .systems()
-        .iter()
         .map(|s| {
             let content = match page.row(&test.id, &s.id, op, metric) {
                 None => Content::Missing(page.why_missing(&test.id, &s.id, op)),
@@ -200,6 +207,7 @@ fn panel(
         reference: None,
         bars: true,
         joined: false,
+        bands: vec![],
         lines,
     };
     chart.svg()
@@ -321,10 +329,10 @@ fn percentiles(page: &Page<'_>, index: usize, test: &Test) -> Result<Markup, Rep
                     div.panel { h4 { (op.name()) "s" } (PreEscaped(svg)) }
                 }
             }
-            figcaption {
+            (under::caption(page, &html! {
                 (test.id) ", completion latency that 50, 90, 99 and 99.9 % of requests stayed within, in "
-                (unit.name) "; each mark is the median over the repetitions. Lower is better." (page.mark())
-            }
+                (unit.name) "; each mark is the median over the repetitions. Lower is better."
+            }, &[test], &[Probes::Off]))
             (scrolling(&label, &table))
         }
     })
@@ -346,7 +354,6 @@ fn percentile_panel(
     let mut read_out = Vec::new();
     let lines = page
         .systems()
-        .iter()
         .map(|s| {
             let rows: Vec<_> = Metric::PERCENTILES
                 .into_iter()
@@ -409,6 +416,7 @@ fn percentile_panel(
         reference: None,
         bars: false,
         joined: true,
+        bands: vec![],
         lines,
     };
     chart.svg()
@@ -416,14 +424,7 @@ fn percentile_panel(
 
 /// The exact command lines, grouped where they are the same.
 fn commands(page: &Page<'_>, test: &Test) -> Markup {
-    let mut distinct: Vec<(&str, Vec<String>)> = Vec::new();
-    for m in page.run.measured.iter().filter(|m| m.test == test.id) {
-        let who = format!("{} repetition {}", m.system, m.repetition + 1);
-        match distinct.iter_mut().find(|(c, _)| *c == m.command) {
-            Some((_, users)) => users.push(who),
-            None => distinct.push((&m.command, vec![who])),
-        }
-    }
+    let distinct = under::commands(page, test, &[Probes::Off, Probes::On]);
     html! {
         @match distinct.as_slice() {
             [] => {},

@@ -2,6 +2,8 @@
 //! ever written outside a test's own temporary folder.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod counted;
+
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
@@ -32,6 +34,14 @@ pub fn system(id: &str, skipped: Option<&str>) -> PlannedSystem {
         digest: "0000000000000000".into(),
         twin_of: None,
         skipped: skipped.map(Into::into),
+    }
+}
+
+/// The second measurement of a system under another name.
+pub fn twin(of: &str) -> PlannedSystem {
+    PlannedSystem {
+        twin_of: Some(of.into()),
+        ..system(&format!("{of}@twin"), None)
     }
 }
 
@@ -154,8 +164,34 @@ impl Fixture {
         }
     }
 
+    /// Plans repetitions with probes for the cells of these tests.
+    pub fn plan_probes(&mut self, tests: &[&str], repetitions: u32) {
+        let cells = self.plan.cells.iter();
+        let cells = cells.filter(|c| tests.contains(&c.test.id.as_str()));
+        let slots = cells.flat_map(|c| {
+            (0..repetitions).map(|repetition| Slot {
+                cell: c.key(),
+                repetition,
+                probes: Probes::On,
+            })
+        });
+        self.plan.order.extend(slots);
+    }
+
     /// An attempt at a repetition with this outcome.
     pub fn attempt(&mut self, test: &str, system: &str, repetition: u32, outcome: Outcome) {
+        self.attempt_as(test, system, repetition, Probes::Off, outcome);
+    }
+
+    /// Likewise, with or without probes.
+    pub fn attempt_as(
+        &mut self,
+        test: &str,
+        system: &str,
+        repetition: u32,
+        probes: Probes,
+        outcome: Outcome,
+    ) {
         let cell = self
             .plan
             .cells
@@ -166,7 +202,7 @@ impl Fixture {
         let attempt = self
             .attempts
             .iter()
-            .filter(|a| a.cell == cell && a.repetition == repetition)
+            .filter(|a| a.cell == cell && a.repetition == repetition && a.probes == probes)
             .count();
         self.attempts.push(Attempt {
             schema: SCHEMA,
@@ -174,7 +210,7 @@ impl Fixture {
             system: system.into(),
             test: test.into(),
             repetition,
-            probes: Probes::Off,
+            probes,
             attempt: u32::try_from(attempt).unwrap(),
             started: "2026-01-02T03:10:00Z".parse().unwrap(),
             wall_ms: 9000,
@@ -279,7 +315,8 @@ pub fn op(iops: f64, slat_share: f64) -> OpMetrics {
 }
 
 /// Every kind of thing that a report can hold: eight systems, three tests, failures,
-/// a skipped system, long names, a direction that is missing, a torn line.
+/// a skipped system, long names, a direction that is missing, a torn line, a twin,
+/// repetitions with probes, counters and reasons for missing ones.
 pub fn everything(parent: &Path) -> RunDir {
     const LONG: &str = "my-team-s-experimental-daemon-with-a-long-name";
     let speeds = [
@@ -295,12 +332,14 @@ pub fn everything(parent: &Path) -> RunDir {
     systems.insert(5, system("fuse-uring", Some(
         "needs a kernel with FUSE_IO_URING switched on (/sys/module/fuse/parameters/enable_uring); this one has 6.12",
     )));
+    systems.push(twin("fuse"));
     let tests = vec![
         test("T1", Pattern::RandRw, Some(("vm", 1))),
         test("T2", Pattern::RandRw, Some(("physical", 3))),
         test("M1", Pattern::RandRead, None),
     ];
     let mut f = Fixture::new(systems, tests, 3);
+    f.plan_probes(&["T1", "T2"], 2);
     for (t, (test, base)) in [("T1", 3712.0), ("T2", 211.0), ("M1", 52_000.0)]
         .into_iter()
         .enumerate()
@@ -325,6 +364,7 @@ pub fn everything(parent: &Path) -> RunDir {
             }
         }
     }
+    counted::everything(&mut f);
     let run = f.write(parent);
     tear(&run);
     run
