@@ -1,11 +1,43 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * eFUSE: what our files and the hooks in fs/fuse know of each other.
+ *
+ * fuse_i.h includes this ahead of its own types, and efuse_hooks.h after them.
  */
 #ifndef _EFUSE_H
 #define _EFUSE_H
 
+#include <linux/types.h>
+
+struct efuse_conn;
+struct inode;
 struct kobject;
+
+/* What a request changes, as slots of the connection's tables; see change.c */
+struct efuse_change {
+	u32 name[2];
+	u32 node[2];
+	u8 names;
+	u8 nodes;
+	/* Extended attributes of the nodes change, too */
+	bool xattr;
+	/* Counted as under way in the slots */
+	bool open;
+};
+
+/*
+ * eFUSE's part of a request, in struct fuse_args. All zero when the request is
+ * none of ours: no program was attached when it began.
+ */
+struct efuse_request {
+	/* The connection's clock when the request began */
+	u64 seq;
+	/* From the program that runs before to the one that runs after */
+	u64 cookie;
+	/* Held: the inode that a program named in its answer to a LOOKUP */
+	struct inode *inode;
+	struct efuse_change change;
+};
 
 /*
  * Called once from the module's init, when file system types, device and sysfs

@@ -16,13 +16,14 @@
 #include <linux/module.h>
 #include <linux/sysfs.h>
 
-#include "efuse.h"
+#include "efuse_i.h"
 #include "efuse_uapi.h"
 #include "efuse_version.h"
 
 MODULE_VERSION(EFUSE_VERSION);
 
 static const char * const efuse_features[] = {
+	"bpf",
 #ifdef CONFIG_FUSE_PASSTHROUGH
 	"passthrough",
 #endif
@@ -80,6 +81,12 @@ int efuse_init(struct kobject *kobj)
 	err = sysfs_create_group(kobj, &efuse_attr_group);
 	if (err)
 		return err;
+
+	err = efuse_bpf_init();
+	if (err) {
+		sysfs_remove_group(kobj, &efuse_attr_group);
+		return err;
+	}
 
 	pr_info("version %s\n", EFUSE_VERSION);
 	return 0;

@@ -1,0 +1,34 @@
+//! Compiles the programs of `src/bpf`. clang 16 is the oldest that keeps both halves of 64-bit
+//! enums in BTF.
+
+use std::env;
+use std::path::Path;
+
+use libbpf_cargo::SkeletonBuilder;
+
+const FOLDER: &str = "src/bpf";
+const CLANG: &str = "clang-16";
+
+fn main() {
+    println!("cargo:rerun-if-changed={FOLDER}");
+    println!("cargo:rerun-if-env-changed=EFUSE_CLANG");
+    let clang = env::var("EFUSE_CLANG").unwrap_or_else(|_| CLANG.to_owned());
+    let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
+    for policy in ["metadata"] {
+        let source = format!("{FOLDER}/{policy}.bpf.c");
+        SkeletonBuilder::new()
+            .source(&source)
+            .obj(Path::new(&out).join(format!("{policy}.bpf.o")))
+            .clang(&clang)
+            // Debian keeps asm/types.h in a folder for the architecture.
+            .clang_args([
+                "-Wall".to_owned(),
+                "-Werror".to_owned(),
+                "-mcpu=v3".to_owned(),
+                format!("-I/usr/include/{arch}-linux-gnu"),
+            ])
+            .build()
+            .unwrap_or_else(|error| panic!("cannot compile {source} with {clang}: {error:#}"));
+    }
+}

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Attributes by node: one map for those of GETATTR and LOOKUP, one for replies to
+ * STATX, which have more in them.
+ */
+#ifndef EFUSE_ATTR_H
+#define EFUSE_ATTR_H
+
+#include "state.h"
+
+struct node_key {
+	__u64 nodeid;
+	__u64 caller;
+};
+
+struct attr_value {
+	__u64 seq;
+	__u64 expires;
+	__u64 valid;
+	__u32 valid_nsec;
+	__u32 pad;
+	struct fuse_attr attr;
+	__u64 sum;
+};
+
+struct statx_value {
+	__u64 seq;
+	__u64 expires;
+	struct fuse_statx_out out;
+	__u64 sum;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct node_key);
+	__type(value, struct attr_value);
+} attrs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, struct node_key);
+	__type(value, struct statx_value);
+} statxs SEC(".maps");
+
+/* Copies the attributes of a node; ANSWERED if they are there. */
+static __always_inline enum outcome attr_find(struct efuse_ctx *req, __u64 nodeid,
+					      struct attr_value *out)
+{
+	struct node_key key = { .nodeid = nodeid, .caller = req->caller };
+	struct attr_value *value = bpf_map_lookup_elem(&attrs, &key);
+	__u64 time;
+
+	if (!value)
+		return MISS;
+	*out = *value;
+	COPIED();
+	if (SUM(&key, out) != out->sum)
+		return CHANGED;
+	time = left(out->expires);
+	if (!time)
+		return EXPIRED;
+	if (time != FOREVER) {
+		out->valid = time / 1000000000;
+		out->valid_nsec = time % 1000000000;
+	}
+	return ANSWERED;
+}
+
+static __always_inline enum outcome attr_learn(struct efuse_ctx *req, __u64 nodeid,
+					       const struct fuse_attr *attr, __u64 valid,
+					       __u32 valid_nsec)
+{
+	struct node_key key = { .nodeid = nodeid, .caller = req->caller };
+	struct attr_value value = {
+		.seq = req->seq,
+		.expires = expiry(valid, valid_nsec),
+		.valid = valid,
+		.valid_nsec = valid_nsec,
+		.attr = *attr,
+	};
+
+	if (!value.seq)
+		return OVERLAP;
+	if (!value.expires)
+		return UNWANTED;
+	value.sum = SUM(&key, &value);
+	return bpf_map_update_elem(&attrs, &key, &value, BPF_ANY) ? UNFIT : LEARNT;
+}
+
+static __always_inline int attr_answer(struct efuse_ctx *req)
+{
+	struct attr_value value;
+	struct fuse_attr_out out = {};
+	enum outcome outcome = attr_find(req, req->nodeid, &value);
+
+	if (outcome == ANSWERED) {
+		out.attr_valid = value.valid;
+		out.attr_valid_nsec = value.valid_nsec;
+		out.attr = value.attr;
+		outcome = outcome_of(bpf_efuse_reply(req, &out, sizeof(out), value.seq, 0));
+	}
+	return verdict(req, outcome);
+}
+
+/* The reply to GETATTR or SETATTR. */
+static __always_inline void attr_learn_reply(struct efuse_ctx *req)
+{
+	struct fuse_attr_out out;
+
+	if (bpf_efuse_read_reply(req, 0, &out, sizeof(out)) != sizeof(out)) {
+		count(req, UNWANTED);
+		return;
+	}
+	count(req, attr_learn(req, req->nodeid, &out.attr, out.attr_valid, out.attr_valid_nsec));
+}
+
+static __always_inline int statx_answer(struct efuse_ctx *req)
+{
+	struct node_key key = { .nodeid = req->nodeid, .caller = req->caller };
+	struct statx_value *value = bpf_map_lookup_elem(&statxs, &key);
+	struct statx_value copy;
+	__u64 time;
+
+	if (!value)
+		return verdict(req, MISS);
+	copy = *value;
+	COPIED();
+	if (SUM(&key, &copy) != copy.sum)
+		return verdict(req, CHANGED);
+	time = left(copy.expires);
+	if (!time)
+		return verdict(req, EXPIRED);
+	if (time != FOREVER) {
+		copy.out.attr_valid = time / 1000000000;
+		copy.out.attr_valid_nsec = time % 1000000000;
+	}
+	return verdict(req, outcome_of(bpf_efuse_reply(req, &copy.out, sizeof(copy.out), copy.seq, 0)));
+}
+
+static __always_inline void statx_learn(struct efuse_ctx *req)
+{
+	struct node_key key = { .nodeid = req->nodeid, .caller = req->caller };
+	struct statx_value value = { .seq = req->seq };
+
+	if (bpf_efuse_read_reply(req, 0, &value.out, sizeof(value.out)) != sizeof(value.out)) {
+		count(req, UNWANTED);
+		return;
+	}
+	value.expires = expiry(value.out.attr_valid, value.out.attr_valid_nsec);
+	if (!value.seq) {
+		count(req, OVERLAP);
+		return;
+	}
+	if (!value.expires) {
+		count(req, UNWANTED);
+		return;
+	}
+	value.sum = SUM(&key, &value);
+	count(req, bpf_map_update_elem(&statxs, &key, &value, BPF_ANY) ? UNFIT : LEARNT);
+}
+
+#endif /* EFUSE_ATTR_H */

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What a program for eFUSE needs: the context, the functions it may call, and the
+ * set of programs. The kernel's side is kernel/efuse/efuse_bpf.h; fields are found
+ * by name when a program is loaded, so only what is used has to be here.
+ */
+#ifndef EFUSE_H
+#define EFUSE_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+/* What a program returns */
+#define EFUSE_PASS	0 /* ask the daemon */
+#define EFUSE_ANSWER	1 /* take what bpf_efuse_reply() or _reply_error() was given */
+
+/* efuse_ops.flags: replies depend on who asks */
+#define EFUSE_OPS_PER_CALLER	(1U << 0)
+
+/* The request. Only cookie may be written. */
+struct efuse_ctx {
+	__u64 nodeid;	    /* for names the directory's */
+	__u64 seq;	    /* to keep with what is learnt; after: 0 = learn nothing */
+	__u64 caller;	    /* part of every key */
+	__u64 name_hash[2]; /* the name as a key: of an entry or an attribute */
+	__u64 cookie;	    /* from the program before to the one after */
+	__u32 opcode;
+	__u32 uid;
+	__u32 gid;
+	__u32 pid;
+	__u32 in_size;
+	__u32 out_size;
+	__s32 error;	  /* after: the daemon's, 0 or negative */
+	__u32 reply_size; /* after */
+} __attribute__((preserve_access_index));
+
+/* Sizes are those of the FUSE protocol, see wire.h; not relocated. */
+struct efuse_dirent {
+	__u64 name_hash[2];
+	__u32 next;
+	__u32 name_len;
+	__u8 entry[128]; /* struct fuse_entry_out */
+};
+
+struct efuse_inode_info {
+	__u64 size;
+	__u64 attr_version;
+	__u64 seq;
+	__u32 generation;
+	__u32 mode;
+};
+
+/* Each is described in kernel/efuse/bpf.c. */
+extern int bpf_efuse_read_arg(struct efuse_ctx *req, __u32 index, __u32 offset, void *buf,
+			      __u32 buf__sz) __ksym;
+extern int bpf_efuse_read_reply(struct efuse_ctx *req, __u32 offset, void *buf,
+				__u32 buf__sz) __ksym;
+extern int bpf_efuse_reply(struct efuse_ctx *req, const void *data, __u32 data__sz, __u64 seq,
+			   __u64 attr_seq) __ksym;
+extern int bpf_efuse_reply_error(struct efuse_ctx *req, int error, __u64 seq) __ksym;
+extern int bpf_efuse_dirent(struct efuse_ctx *req, __u32 offset, struct efuse_dirent *out) __ksym;
+extern int bpf_efuse_inode(struct efuse_ctx *req, __u64 nodeid,
+			   struct efuse_inode_info *out) __ksym;
+
+/*
+ * A set of programs; any of them may be left out. The first three members are
+ * where `efuse attach` expects them, which fills in dev and flags.
+ */
+struct efuse_ops {
+	__u32 dev; /* (major << 20) | minor of the mount's st_dev */
+	__u32 flags;
+	char name[16];
+	int (*lookup)(struct efuse_ctx *req);
+	int (*lookup_after)(struct efuse_ctx *req);
+	int (*getattr)(struct efuse_ctx *req);
+	int (*getattr_after)(struct efuse_ctx *req);
+	int (*statx)(struct efuse_ctx *req);
+	int (*statx_after)(struct efuse_ctx *req);
+	int (*getxattr)(struct efuse_ctx *req);
+	int (*getxattr_after)(struct efuse_ctx *req);
+	int (*listxattr)(struct efuse_ctx *req);
+	int (*listxattr_after)(struct efuse_ctx *req);
+	int (*readlink)(struct efuse_ctx *req);
+	int (*readlink_after)(struct efuse_ctx *req);
+	int (*access)(struct efuse_ctx *req);
+	int (*open)(struct efuse_ctx *req);
+	int (*setattr_after)(struct efuse_ctx *req);
+	int (*create_after)(struct efuse_ctx *req);
+	int (*mknod_after)(struct efuse_ctx *req);
+	int (*mkdir_after)(struct efuse_ctx *req);
+	int (*symlink_after)(struct efuse_ctx *req);
+	int (*link_after)(struct efuse_ctx *req);
+	int (*unlink)(struct efuse_ctx *req);
+	int (*unlink_after)(struct efuse_ctx *req);
+	int (*rmdir_after)(struct efuse_ctx *req);
+	int (*readdirplus_after)(struct efuse_ctx *req);
+};
+
+#endif /* EFUSE_H */

@@ -1,0 +1,15 @@
+//! Programs that answer FUSE requests inside the kernel, and their loader.
+//!
+//! A *policy* is a set of BPF programs of the type `efuse_ops` with their maps. It is loaded and
+//! attached to one connection, either by the daemon or from outside to a mount of any daemon, and
+//! is there until its link goes. See `docs/programming.md`.
+
+mod attached;
+mod dev;
+mod error;
+mod policy;
+
+pub use attached::{Attached, Counts, Map, Program, attached, attached_to, opcode_name};
+pub use dev::{Dev, mounts};
+pub use error::BpfError;
+pub use policy::{Attachment, POLICIES, Policy, Tunables};

@@ -1,0 +1,322 @@
+//! Loading a set of programs and attaching it to a connection.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+
+use libbpf_rs::{Link, MapCore as _, MapType, Object, ObjectBuilder, OpenObject, PrintLevel};
+
+use crate::{BpfError, Dev};
+
+/// The metadata programs, compiled from `src/bpf/metadata.bpf.c`.
+static METADATA: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/metadata.bpf.o"));
+
+/// Names of the built-in policies.
+pub const POLICIES: [&str; 1] = ["metadata"];
+
+/// The read-only section that holds [`Tunables`].
+const TUNABLES: &str = ".rodata.efuse";
+
+/// `efuse_ops.flags`: replies depend on who asks.
+const PER_CALLER: u32 = 1;
+
+/// What can be set before the programs are loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tunables {
+    /// The daemon is the only one who changes the tree, and every change comes through this
+    /// mount or is announced by it: what was learnt holds until then, whatever the timeouts.
+    pub until_invalidated: bool,
+    /// Without that: how long extended attributes and targets of links are believed, ns. The
+    /// protocol has no timeout for them; 0 is never.
+    pub xattr_ttl_ns: u64,
+    /// The daemon decides by who asks even with `default_permissions` (as `bindfs --mirror`).
+    pub per_caller: bool,
+    /// Entries of maps, by name, instead of the program's own.
+    pub map_entries: Vec<(String, u32)>,
+}
+
+/// What the programs see of the tunables (`state.h`).
+fn rodata(tunables: &Tunables) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&tunables.xattr_ttl_ns.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&u32::from(tunables.until_invalidated).to_ne_bytes());
+    bytes
+}
+
+/// A loaded set of programs, not attached yet.
+#[derive(Debug)]
+pub struct Policy {
+    name: String,
+    dev: Dev,
+    object: Object,
+}
+
+/// Programs that answer for a connection, until this is dropped or pinned.
+#[derive(Debug)]
+pub struct Attachment {
+    link: Link,
+    _object: Object,
+}
+
+impl Attachment {
+    /// Leaves the programs attached when this process ends, under a name in a BPF file system.
+    ///
+    /// # Errors
+    /// If the path is taken or not in a BPF file system.
+    pub fn pin(mut self, path: &Path) -> Result<(), BpfError> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(|source| BpfError::Io {
+                action: "make",
+                path: folder.to_owned(),
+                source,
+            })?;
+        }
+        self.link.pin(path).map_err(BpfError::bpf(format!(
+            "pin at {}; is a bpf file system mounted there",
+            path.display()
+        )))
+    }
+}
+
+impl Policy {
+    /// Loads a policy, which is the name of a built-in one or the path of a compiled one.
+    ///
+    /// # Errors
+    /// If there is none of that name, it lacks a setting that is asked for, or the kernel
+    /// refuses it.
+    pub fn load(name: &str, dev: Dev, tunables: &Tunables) -> Result<Self, BpfError> {
+        let mut object = open(name)?;
+        settle(name, dev, tunables, &mut object)?;
+        let messages = Messages::collect();
+        let loaded = object.load();
+        let log = messages.end();
+        let object = loaded.map_err(|error| BpfError::Load {
+            policy: name.to_owned(),
+            reason: load_hint(&error),
+            log,
+        })?;
+        Ok(Self {
+            name: name.to_owned(),
+            dev,
+            object,
+        })
+    }
+
+    /// Attaches it. From now on it answers.
+    ///
+    /// # Errors
+    /// If the connection is not there or has programs already.
+    pub fn attach(mut self) -> Result<Attachment, BpfError> {
+        let messages = Messages::collect();
+        let mut ops = self
+            .object
+            .maps_mut()
+            .find(|map| map.map_type() == MapType::StructOps)
+            .ok_or(BpfError::NotAPolicy {
+                policy: self.name.clone(),
+                what: "has no set of programs",
+            })?;
+        let link = ops.attach_struct_ops();
+        drop(messages);
+        let link = link.map_err(|error| BpfError::Attach {
+            policy: self.name.clone(),
+            dev: self.dev,
+            reason: attach_hint(&error),
+        })?;
+        Ok(Attachment {
+            link,
+            _object: self.object,
+        })
+    }
+
+    /// Puts it in the place of what is attached through the link pinned at `path`, without a
+    /// moment in which neither is there.
+    ///
+    /// # Errors
+    /// If there is no such link, or it belongs to another connection.
+    pub fn replace(self, path: &Path) -> Result<(), BpfError> {
+        use std::os::fd::{AsFd as _, AsRawFd as _};
+
+        let link = Link::open(path).map_err(BpfError::bpf(format!("open {}", path.display())))?;
+        let ops = self
+            .object
+            .maps()
+            .find(|map| map.map_type() == MapType::StructOps)
+            .ok_or(BpfError::NotAPolicy {
+                policy: self.name.clone(),
+                what: "has no set of programs",
+            })?;
+        // SAFETY: both descriptors are open during the call; no options are passed.
+        let status = unsafe {
+            libbpf_sys::bpf_link_update(
+                link.as_fd().as_raw_fd(),
+                ops.as_fd().as_raw_fd(),
+                std::ptr::null(),
+            )
+        };
+        if status < 0 {
+            let error = libbpf_rs::Error::from_raw_os_error(-status);
+            return Err(BpfError::Attach {
+                policy: self.name,
+                dev: self.dev,
+                reason: attach_hint(&error),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn open(name: &str) -> Result<OpenObject, BpfError> {
+    let read;
+    let bytes = if name == "metadata" {
+        METADATA
+    } else if name.contains('/') || name.ends_with(".o") {
+        read = fs::read(name).map_err(|source| BpfError::Io {
+            action: "read",
+            path: name.into(),
+            source,
+        })?;
+        &read
+    } else {
+        return Err(BpfError::UnknownPolicy {
+            name: name.to_owned(),
+            known: POLICIES.join(", "),
+        });
+    };
+    let messages = Messages::collect();
+    let opened = ObjectBuilder::default().open_memory(bytes);
+    let log = messages.end();
+    opened.map_err(|error| BpfError::Load {
+        policy: name.to_owned(),
+        reason: error.to_string(),
+        log,
+    })
+}
+
+/// Everything that has to be in place before the programs are loaded.
+fn settle(
+    name: &str,
+    dev: Dev,
+    tunables: &Tunables,
+    object: &mut OpenObject,
+) -> Result<(), BpfError> {
+    let mut has_ops = false;
+    let mut has_tunables = false;
+    let mut entries = tunables.map_entries.clone();
+    for mut map in object.maps_mut() {
+        let map_name = map.name().to_string_lossy().into_owned();
+        if map.map_type() == MapType::StructOps {
+            // The first members of struct efuse_ops in efuse.h: dev, flags.
+            let value = map
+                .initial_value_mut()
+                .filter(|value| value.len() >= 8)
+                .ok_or(BpfError::NotAPolicy {
+                    policy: name.to_owned(),
+                    what: "has a set of programs that does not begin as struct efuse_ops",
+                })?;
+            let flags = if tunables.per_caller { PER_CALLER } else { 0 };
+            value[..4].copy_from_slice(&dev.raw().to_ne_bytes());
+            value[4..8].copy_from_slice(&flags.to_ne_bytes());
+            has_ops = true;
+        } else if map_name.ends_with(TUNABLES) {
+            let bytes = rodata(tunables);
+            if let Some(value) = map.initial_value_mut().filter(|v| v.len() >= bytes.len()) {
+                value[..bytes.len()].copy_from_slice(&bytes);
+                has_tunables = true;
+            }
+        } else if let Some(at) = entries.iter().position(|(wanted, _)| *wanted == map_name) {
+            let (_, count) = entries.swap_remove(at);
+            map.set_max_entries(count)
+                .map_err(BpfError::bpf(format!("set the size of map {map_name}")))?;
+        }
+    }
+    if !has_ops {
+        return Err(BpfError::NotAPolicy {
+            policy: name.to_owned(),
+            what: "has no `struct efuse_ops` in a section .struct_ops.link",
+        });
+    }
+    let missing = |what: String| BpfError::NoSuchSetting {
+        policy: name.to_owned(),
+        what,
+    };
+    if let Some((map, _)) = entries.first() {
+        return Err(missing(format!("map {map}")));
+    }
+    if rodata(tunables) != [0; 16] && !has_tunables {
+        return Err(missing("tunables".to_owned()));
+    }
+    Ok(())
+}
+
+fn load_hint(error: &libbpf_rs::Error) -> String {
+    use libbpf_rs::ErrorKind;
+
+    let hint = match error.kind() {
+        ErrorKind::PermissionDenied => {
+            "it takes CAP_BPF and CAP_PERFMON, and programs that the verifier accepts"
+        }
+        ErrorKind::NotFound => "is the module efuse loaded, and of this version",
+        _ => "see below",
+    };
+    format!("{error} ({hint})")
+}
+
+fn attach_hint(error: &libbpf_rs::Error) -> String {
+    let text = format!("{error:#}");
+    // The kind of libbpf-rs does not tell these apart.
+    if text.contains("(os error 16)") {
+        "programs are attached there already; detach them first".to_owned()
+    } else if text.contains("(os error 19)") {
+        "there is no such mount, or its daemon has ended".to_owned()
+    } else {
+        text
+    }
+}
+
+/// What libbpf says meanwhile, instead of standard error. One at a time in the process.
+struct Messages {
+    before: Option<(PrintLevel, libbpf_rs::PrintCallback)>,
+}
+
+static MESSAGES: Mutex<String> = Mutex::new(String::new());
+
+/// Lines of a log that go into an error; the last ones say what is wrong.
+const LOG_LINES: usize = 25;
+
+impl Messages {
+    fn collect() -> Self {
+        fn keep(_: PrintLevel, text: String) {
+            MESSAGES
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .push_str(&text);
+        }
+        MESSAGES
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clear();
+        Self {
+            before: libbpf_rs::set_print(Some((PrintLevel::Warn, keep))),
+        }
+    }
+
+    fn end(self) -> String {
+        let text = std::mem::take(
+            &mut *MESSAGES
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..]
+            .iter()
+            .flat_map(|line| ["\n  ", line])
+            .collect()
+    }
+}
+
+impl Drop for Messages {
+    fn drop(&mut self) {
+        libbpf_rs::set_print(self.before.take());
+    }
+}

@@ -1,0 +1,169 @@
+//! `efuse show`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use efuse_bpf::{Attached, Counts, Dev, Program, attached, mounts, opcode_name};
+use serde::Serialize;
+
+/// Show what is attached: programs, maps, and how requests went.
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// Only this mount point.
+    mount: Option<PathBuf>,
+    /// Again and again, with the counts since the time before.
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..))]
+    every: Option<u64>,
+    /// As JSON, one document a line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct MapShown {
+    name: String,
+    entries: Option<usize>,
+    max_entries: u32,
+    memory_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    dev: String,
+    mounts: Vec<PathBuf>,
+    policy: String,
+    programs: Vec<Program>,
+    maps: Vec<MapShown>,
+    opcodes: BTreeMap<&'static str, Counts>,
+}
+
+/// Maps whose entries are all there from the start, or are internal.
+const PLAIN: [&str; 2] = ["stats", "xattr_scratch"];
+
+pub(crate) fn run(verb: &Show) -> Result<()> {
+    let only = verb.mount.as_deref().map(Dev::of_mount).transpose()?;
+    loop {
+        let mut sets = attached()?;
+        sets.retain(|set| only.is_none_or(|dev| set.dev == dev));
+        if sets.is_empty() && verb.every.is_none() {
+            match &verb.mount {
+                Some(mount) => bail!("no programs are attached to {}", mount.display()),
+                None if !verb.json => println!("no programs are attached"),
+                None => {}
+            }
+        }
+        for set in &sets {
+            let shown = look(set)?;
+            let text = if verb.json {
+                serde_json::to_string(&shown)? + "\n"
+            } else {
+                render(&shown)
+            };
+            std::io::stdout().write_all(text.as_bytes())?;
+        }
+        match verb.every {
+            Some(seconds) => std::thread::sleep(Duration::from_secs(seconds)),
+            None => return Ok(()),
+        }
+    }
+}
+
+fn look(set: &Attached) -> Result<Shown> {
+    let maps = set
+        .maps
+        .iter()
+        .filter(|map| !map.name.contains(".rodata"))
+        .map(|map| MapShown {
+            name: map.name.clone(),
+            entries: (!PLAIN.contains(&map.name.as_str()))
+                .then(|| set.used(&map.name).ok())
+                .flatten(),
+            max_entries: map.max_entries,
+            memory_bytes: map.memory,
+        })
+        .collect();
+    let opcodes = set
+        .counts()?
+        .into_iter()
+        .map(|(opcode, counts)| (opcode_name(opcode), counts))
+        .collect();
+    Ok(Shown {
+        dev: set.dev.to_string(),
+        mounts: mounts()?
+            .into_iter()
+            .filter(|(dev, _)| *dev == set.dev)
+            .map(|(_, at)| at)
+            .collect(),
+        policy: set.name.clone(),
+        programs: set.programs.clone(),
+        maps,
+        opcodes,
+    })
+}
+
+fn render(shown: &Shown) -> String {
+    let mut out = String::new();
+    let at = match shown.mounts.first() {
+        Some(at) => at.display().to_string(),
+        None => "(no mount any more)".to_owned(),
+    };
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "{at}  connection {}  policy {}", shown.dev, shown.policy);
+    let names: Vec<&str> = shown.programs.iter().map(|p| p.name.as_str()).collect();
+    let _ = writeln!(out, "  programs  {}", names.join(" "));
+    for map in &shown.maps {
+        let entries = map
+            .entries
+            .map_or_else(|| "-".to_owned(), |n| n.to_string());
+        let _ = writeln!(
+            out,
+            "  map       {:<14} {entries:>8} of {:>8} entries {:>8} KiB",
+            map.name,
+            map.max_entries,
+            map.memory_bytes >> 10
+        );
+    }
+    if !shown.opcodes.is_empty() {
+        let _ = writeln!(
+            out,
+            "  {:<15} {:>10} {:>6} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9} {:>9}",
+            "opcode",
+            "answered",
+            "hits",
+            "miss",
+            "expired",
+            "changed",
+            "gone",
+            "unfit",
+            "learnt",
+            "overlap",
+            "unwanted"
+        );
+    }
+    for (name, c) in &shown.opcodes {
+        let rate = if c.seen() == 0 {
+            "-".to_owned()
+        } else {
+            format!("{:.1}%", c.answered as f64 * 100.0 / c.seen() as f64)
+        };
+        let _ = writeln!(
+            out,
+            "  {name:<15} {:>10} {rate:>6} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9} {:>9}",
+            c.answered,
+            c.miss,
+            c.expired,
+            c.changed,
+            c.gone,
+            c.unfit,
+            c.learnt,
+            c.overlap,
+            c.unwanted
+        );
+    }
+    out
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * eFUSE: what programs see. The kernel's side of efuse/bpf/src/bpf/efuse.h;
+ * programs find fields by name (BTF), so fields may be added anywhere.
+ */
+#ifndef _EFUSE_BPF_H
+#define _EFUSE_BPF_H
+
+#include <linux/types.h>
+
+/* The set is not for daemons that decide by who asks: see efuse_ctx.caller */
+#define EFUSE_OPS_PER_CALLER	(1U << 0)
+#define EFUSE_OPS_FLAGS		EFUSE_OPS_PER_CALLER
+
+#define EFUSE_OPS_NAME_LEN	16
+
+/* What a program returns; anything else counts as EFUSE_PASS */
+#define EFUSE_PASS		0	/* ask the daemon */
+#define EFUSE_ANSWER		1	/* take what bpf_efuse_reply() was given */
+
+/* efuse_ctx.caller of what is the same for every caller */
+#define EFUSE_ANYONE		(~0ULL)
+
+/*
+ * The argument of every program: plain data, no kernel pointers. Read-only but
+ * for cookie.
+ */
+struct efuse_ctx {
+	/* The request's node: for names the directory */
+	u64 nodeid;
+	/*
+	 * Now, for what is learnt from this request. Of a request that changed
+	 * something, in the program after it: 0 if another change overlapped
+	 * and nothing can be learnt.
+	 */
+	u64 seq;
+	/*
+	 * Part of every key: EFUSE_ANYONE, or who asks where the daemon itself
+	 * decides by that.
+	 */
+	u64 caller;
+	/* The request's name (of an entry or an extended attribute) as a key */
+	u64 name_hash[2];
+	/* Any value, kept from the program before to the one after */
+	u64 cookie;
+	u32 opcode;
+	u32 uid;
+	u32 gid;
+	u32 pid;
+	/* Bytes of the request's arguments, and room for the reply */
+	u32 in_size;
+	u32 out_size;
+	/* After: what the daemon said, 0 or a negative error, and its size */
+	s32 error;
+	u32 reply_size;
+};
+
+/* One entry of a READDIRPLUS reply */
+struct efuse_dirent {
+	u64 name_hash[2];
+	/* Offset of the next one, 0 after the last */
+	u32 next;
+	u32 name_len;
+	struct fuse_entry_out entry;
+};
+
+/* What the kernel knows of a node */
+struct efuse_inode_info {
+	u64 size;
+	u64 attr_version;
+	u64 seq;
+	u32 generation;
+	u32 mode;
+};
+
+/*
+ * A set of programs for one connection. A member that is not set costs nothing.
+ * For each opcode the first runs before the request is sent and may answer it,
+ * the second (_after) sees the daemon's reply.
+ */
+struct efuse_ops {
+	/*
+	 * The connection: st_dev of the mount, (major << 20) | minor. Where
+	 * these three are is relied upon by whoever reads the set back.
+	 */
+	u32 dev;
+	u32 flags;
+	char name[EFUSE_OPS_NAME_LEN];
+	int (*lookup)(struct efuse_ctx *req);
+	int (*lookup_after)(struct efuse_ctx *req);
+	int (*getattr)(struct efuse_ctx *req);
+	int (*getattr_after)(struct efuse_ctx *req);
+	int (*statx)(struct efuse_ctx *req);
+	int (*statx_after)(struct efuse_ctx *req);
+	int (*getxattr)(struct efuse_ctx *req);
+	int (*getxattr_after)(struct efuse_ctx *req);
+	int (*listxattr)(struct efuse_ctx *req);
+	int (*listxattr_after)(struct efuse_ctx *req);
+	int (*readlink)(struct efuse_ctx *req);
+	int (*readlink_after)(struct efuse_ctx *req);
+	int (*access)(struct efuse_ctx *req);
+	int (*access_after)(struct efuse_ctx *req);
+	int (*open)(struct efuse_ctx *req);
+	int (*open_after)(struct efuse_ctx *req);
+	int (*setattr)(struct efuse_ctx *req);
+	int (*setattr_after)(struct efuse_ctx *req);
+	int (*create)(struct efuse_ctx *req);
+	int (*create_after)(struct efuse_ctx *req);
+	int (*mknod)(struct efuse_ctx *req);
+	int (*mknod_after)(struct efuse_ctx *req);
+	int (*mkdir)(struct efuse_ctx *req);
+	int (*mkdir_after)(struct efuse_ctx *req);
+	int (*symlink)(struct efuse_ctx *req);
+	int (*symlink_after)(struct efuse_ctx *req);
+	int (*link)(struct efuse_ctx *req);
+	int (*link_after)(struct efuse_ctx *req);
+	int (*unlink)(struct efuse_ctx *req);
+	int (*unlink_after)(struct efuse_ctx *req);
+	int (*rmdir)(struct efuse_ctx *req);
+	int (*rmdir_after)(struct efuse_ctx *req);
+	/* RENAME and RENAME2 */
+	int (*rename)(struct efuse_ctx *req);
+	int (*rename_after)(struct efuse_ctx *req);
+	int (*setxattr)(struct efuse_ctx *req);
+	int (*setxattr_after)(struct efuse_ctx *req);
+	int (*removexattr)(struct efuse_ctx *req);
+	int (*removexattr_after)(struct efuse_ctx *req);
+	int (*write)(struct efuse_ctx *req);
+	int (*write_after)(struct efuse_ctx *req);
+	int (*fallocate)(struct efuse_ctx *req);
+	int (*fallocate_after)(struct efuse_ctx *req);
+	int (*copy_file_range)(struct efuse_ctx *req);
+	int (*copy_file_range_after)(struct efuse_ctx *req);
+	int (*tmpfile)(struct efuse_ctx *req);
+	int (*tmpfile_after)(struct efuse_ctx *req);
+	int (*readdirplus)(struct efuse_ctx *req);
+	int (*readdirplus_after)(struct efuse_ctx *req);
+};
+
+#endif /* _EFUSE_BPF_H */

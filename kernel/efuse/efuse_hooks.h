@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * eFUSE: the hooks that fs/fuse calls. On a connection that never had a program
+ * each costs one load and one branch that is not taken.
+ */
+#ifndef _EFUSE_HOOKS_H
+#define _EFUSE_HOOKS_H
+
+bool __efuse_before(struct efuse_conn *ec, struct fuse_mount *fm,
+		    struct fuse_args *args, ssize_t *ret);
+void __efuse_before_background(struct efuse_conn *ec, struct fuse_args *args);
+void __efuse_after(struct efuse_conn *ec, struct fuse_mount *fm,
+		   struct fuse_args *args, ssize_t ret);
+void __efuse_lookup_done(struct fuse_args *args, struct inode *inode);
+void __efuse_attr_changed(struct efuse_conn *ec, u64 nodeid, u32 mask);
+void __efuse_node_changed(struct efuse_conn *ec, u64 nodeid);
+void __efuse_node_evicted(struct efuse_conn *ec, u64 nodeid);
+void __efuse_entry_changed(struct efuse_conn *ec, u64 parent, u64 child,
+			   const struct qstr *name);
+void __efuse_all_changed(struct efuse_conn *ec);
+void efuse_conn_free(struct fuse_conn *fc);
+
+/* Set once in a connection's life and freed with it. */
+static inline struct efuse_conn *efuse_conn(struct fuse_conn *fc)
+{
+	return smp_load_acquire(&fc->efuse);
+}
+
+/*
+ * Before a synchronous request is allocated. True if a program has answered it,
+ * with the request's result in @ret.
+ */
+static inline bool efuse_before(struct fuse_mount *fm, struct fuse_args *args,
+				ssize_t *ret)
+{
+	struct efuse_conn *ec = efuse_conn(fm->fc);
+
+	return ec && __efuse_before(ec, fm, args, ret);
+}
+
+/* Before an asynchronous request is allocated. */
+static inline void efuse_before_background(struct fuse_mount *fm,
+					   struct fuse_args *args)
+{
+	struct efuse_conn *ec = efuse_conn(fm->fc);
+
+	if (ec)
+		__efuse_before_background(ec, args);
+}
+
+/*
+ * A request has ended, with @ret as its result, or was not sent at all. Its
+ * arguments are still there. May be called twice, the second does nothing.
+ */
+static inline void efuse_after(struct fuse_mount *fm, struct fuse_args *args,
+			       ssize_t ret)
+{
+	struct efuse_conn *ec = efuse_conn(fm->fc);
+
+	if (ec)
+		__efuse_after(ec, fm, args, ret);
+}
+
+/* Whether a program and not the daemon gave the reply to a LOOKUP. */
+static inline bool efuse_lookup_answered(const struct fuse_args *args)
+{
+	return args->efuse.inode;
+}
+
+/*
+ * A LOOKUP has been dealt with. @inode is the one whose nlookup was raised for
+ * it, NULL if none was. Must be called once for each LOOKUP that succeeded.
+ */
+static inline void efuse_lookup_done(struct fuse_args *args,
+				     struct inode *inode)
+{
+	if (args->efuse.inode)
+		__efuse_lookup_done(args, inode);
+}
+
+/*
+ * What a FORGET may take back: lookups that the daemon itself has granted.
+ * Those that programs answered are in nlookup as well, as for any reply.
+ */
+static inline u64 efuse_forget_count(const struct fuse_inode *fi)
+{
+	return fi->nlookup - min(fi->nlookup, fi->efuse_nlookup);
+}
+
+/* Attributes in @mask (STATX_*) are not what they were. */
+static inline void efuse_attr_changed(struct inode *inode, u32 mask)
+{
+	struct efuse_conn *ec = efuse_conn(get_fuse_conn(inode));
+
+	if (ec)
+		__efuse_attr_changed(ec, get_node_id(inode), mask);
+}
+
+/* The daemon says that a node is not what it was. */
+static inline void efuse_node_changed(struct fuse_conn *fc, u64 nodeid)
+{
+	struct efuse_conn *ec = efuse_conn(fc);
+
+	if (ec)
+		__efuse_node_changed(ec, nodeid);
+}
+
+/* An inode goes; from the FORGET on its node id may mean another file. */
+static inline void efuse_node_evicted(struct fuse_conn *fc, u64 nodeid)
+{
+	struct efuse_conn *ec = efuse_conn(fc);
+
+	if (ec)
+		__efuse_node_evicted(ec, nodeid);
+}
+
+/* The daemon says that a name is not what it was; @child may be 0. */
+static inline void efuse_entry_changed(struct fuse_conn *fc, u64 parent,
+				       u64 child, const struct qstr *name)
+{
+	struct efuse_conn *ec = efuse_conn(fc);
+
+	if (ec)
+		__efuse_entry_changed(ec, parent, child, name);
+}
+
+#endif /* _EFUSE_HOOKS_H */
