@@ -114,7 +114,8 @@ mod tests {
 
     #[test]
     fn only_our_mounts_are_taken() {
-        let line = |kind: &str| format!("64 29 0:300 / /mnt/a\\040b rw,nosuid shared:1 - {kind} /x rw");
+        let line =
+            |kind: &str| format!("64 29 0:300 / /mnt/a\\040b rw,nosuid shared:1 - {kind} /x rw");
         let found = Some((Dev::new(0, 300), PathBuf::from("/mnt/a b")));
         assert_eq!(mount_of(&line("efuse")), found);
         assert_eq!(mount_of(&line("efuse.bindfs")), found);

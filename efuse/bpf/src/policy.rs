@@ -307,7 +307,10 @@ impl Messages {
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner),
         );
-        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .collect();
         lines[lines.len().saturating_sub(LOG_LINES)..]
             .iter()
             .flat_map(|line| ["\n  ", line])

@@ -60,18 +60,21 @@ pub(crate) fn run(verb: &Attach) -> Result<()> {
     let dev = Dev::of_mount(&verb.mount)?;
     let tunables = Tunables {
         until_invalidated: verb.until_invalidated,
-        xattr_ttl_ns: verb
-            .xattr_timeout
-            .map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2)),
+        xattr_ttl_ns: verb.xattr_timeout.map_or(0, |time| {
+            u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2)
+        }),
         per_caller: verb.per_caller,
         map_entries: verb.map_size.clone(),
     };
     let policy = Policy::load(&verb.policy, dev, &tunables)?;
     let pin = pin_path(dev);
     if verb.replace {
-        policy
-            .replace(&pin)
-            .with_context(|| format!("cannot replace what is attached to {}", verb.mount.display()))?;
+        policy.replace(&pin).with_context(|| {
+            format!(
+                "cannot replace what is attached to {}",
+                verb.mount.display()
+            )
+        })?;
         return Ok(());
     }
     // A pin of an earlier mount that had the same number would be in the way.

@@ -113,7 +113,11 @@ fn render(shown: &Shown) -> String {
         None => "(no mount any more)".to_owned(),
     };
     // Writing to a String cannot fail.
-    let _ = writeln!(out, "{at}  connection {}  policy {}", shown.dev, shown.policy);
+    let _ = writeln!(
+        out,
+        "{at}  connection {}  policy {}",
+        shown.dev, shown.policy
+    );
     let names: Vec<&str> = shown.programs.iter().map(|p| p.name.as_str()).collect();
     let _ = writeln!(out, "  programs  {}", names.join(" "));
     for map in &shown.maps {
