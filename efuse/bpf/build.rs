@@ -8,6 +8,8 @@ use libbpf_cargo::SkeletonBuilder;
 
 const FOLDER: &str = "src/bpf";
 const CLANG: &str = "clang-16";
+/// Sources without their extension.
+const POLICIES: &[&str] = &["metadata"];
 
 fn main() {
     println!("cargo:rerun-if-changed={FOLDER}");
@@ -15,7 +17,7 @@ fn main() {
     let clang = env::var("EFUSE_CLANG").unwrap_or_else(|_| CLANG.to_owned());
     let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
-    for policy in ["metadata"] {
+    for policy in POLICIES {
         let source = format!("{FOLDER}/{policy}.bpf.c");
         SkeletonBuilder::new()
             .source(&source)

@@ -286,6 +286,10 @@ const LOG_LINES: usize = 25;
 
 impl Messages {
     fn collect() -> Self {
+        #[expect(
+            clippy::needless_pass_by_value,
+            reason = "the type of libbpf's callback"
+        )]
         fn keep(_: PrintLevel, text: String) {
             MESSAGES
                 .lock()
