@@ -24,7 +24,7 @@ pub fn json(run: &Run, table: &Table) -> Value {
             json!({
                 "test": t.id,
                 "system": s.id,
-                "planned": if s.skipped.is_some() { 0 } else { plan.repetitions },
+                "planned": run.planned_of(&t.id, &s.id),
                 "measured": done.len(),
                 "probed": run.probed_of(&t.id, &s.id).count(),
                 "skipped": s.skipped,

@@ -16,6 +16,8 @@ use efuse_model::store::{Attempts, RunDir};
 use efuse_model::test::Test;
 
 use crate::error::ReportError;
+use crate::stats;
+use crate::table::Ratio;
 
 /// A repetition whose figures count.
 #[derive(Clone, Debug)]
@@ -214,6 +216,24 @@ impl Run {
             .iter()
             .filter(|s| s.probes == probes)
             .count()
+    }
+
+    /// Repetitions without probes that are planned of a system in a test.
+    #[must_use]
+    pub fn planned_of(&self, test: &str, system: &str) -> u32 {
+        let mut cells = self.plan.cells.iter();
+        cells
+            .find(|c| c.test.id == test && c.system == system)
+            .map_or(0, |c| self.plan.slots_of(&c.key(), Probes::Off))
+    }
+
+    /// How far the interval of a ratio reaches on each side, as a share of it, where that
+    /// is more than the plan allows.
+    #[must_use]
+    pub fn unstable(&self, base: &str, ratio: &Ratio) -> Option<f64> {
+        let adaptive = self.plan.adaptive.as_ref().filter(|a| a.base == base)?;
+        let width = stats::relative_half_width(ratio.median, ratio.interval?);
+        (width > adaptive.precision).then_some(width)
     }
 
     /// The second measurement of a system under another name, if the run has one (A/A).

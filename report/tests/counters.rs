@@ -274,9 +274,9 @@ fn a_twin_is_a_floor_and_no_system() {
         f.done("T1", "fuse@twin", rep, Some(1000.0 * noise), Some(500.0));
     }
     let html = page(&f);
-    assert!(
-        html.contains("A/A: fuse@twin over fuse, the same system: 1.00x (0.97\u{2013}1.04, n=3)")
-    );
+    assert!(html.contains(
+        "A/A: fuse@twin over fuse, the same system: 1.00x (0.97\u{2013}1.04, n=3), floor 4.0 %"
+    ));
     assert_eq!(
         html.matches("class=\"band").count(),
         4,
@@ -288,6 +288,28 @@ fn a_twin_is_a_floor_and_no_system() {
     let verification = html.split_once("id=\"verification\"").unwrap().1;
     assert!(verification.contains("fuse@twin"));
     assert!(page(&whole()).contains("No A/A floor: this run does not measure fuse twice."));
+}
+
+#[test]
+fn a_ratio_that_is_not_certain_enough_is_marked_and_kept() {
+    let mut f = two();
+    f.plan.adaptive = Some(efuse_model::plan::Adaptive {
+        base: "fuse".into(),
+        precision: 0.1,
+        max_repetitions: 3,
+    });
+    for (rep, ext4) in [2000.0, 3000.0, 1000.0].into_iter().enumerate() {
+        let rep = u32::try_from(rep).unwrap();
+        f.done("T1", "ext4", rep, Some(ext4), Some(900.0));
+        f.done("T1", "fuse", rep, Some(1000.0), Some(500.0));
+    }
+    let html = page(&f);
+    let marks = html.matches("unstable: \u{b1}50.0 %").count();
+    assert_eq!(marks, 2, "read IOPS, in the summary and in the test");
+    assert!(html.contains("2.00x (1.00\u{2013}3.00, n=3)"));
+    assert!(html.contains("wider than \u{b1}10 % of it"));
+    f.plan.adaptive = None;
+    assert!(!page(&f).contains("unstable"));
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn verification(page: &Page<'_>) -> Markup {
                     @if done.is_empty() {
                         td.none colspan="5" { (run.why_missing(&test.id, &s.id)) }
                     } @else {
-                        td.num { (done.len()) " of " (run.plan.repetitions) }
+                        td.num { (done.len()) " of " (run.planned_of(&test.id, &s.id)) }
                         (checked(&done, test.verify.read_bytes, |v| v.read_bytes))
                         (checked(&done, test.verify.write_bytes, |v| v.write_bytes))
                         (compared(&done, test))
@@ -184,6 +184,7 @@ fn environment_table(page: &Page<'_>, env: &Environment) -> Markup {
                     env.accelerator,
                     if env.accelerator.emulated() { " (emulated)" } else { "" }
                 )))
+                @if !env.clock.is_real() { (row("Time", &format!("counted in executed instructions ({})", env.clock))) }
                 (row("Kernel", &env.kernel))
                 (row("Kernel command line", &env.cmdline))
                 (row("Processor", &format!("{}, {} online", env.cpu, env.cpus)))
@@ -248,6 +249,10 @@ fn method(page: &Page<'_>) -> Markup {
     let plan = &page.run.plan;
     let cells = plan.cells.len();
     let keys: Vec<_> = plan.cells.iter().map(|c| (c.key(), c)).collect();
+    let blocks = |probes: Probes| {
+        let slots = plan.order.iter().filter(|s| s.probes == probes);
+        slots.map(|s| s.repetition + 1).max().unwrap_or(0)
+    };
     let order = |repetition: u32, probes: Probes| {
         plan.order
             .iter()
@@ -290,6 +295,13 @@ fn method(page: &Page<'_>) -> Markup {
                 (coverage(6)) " for 6; no interval from n repetitions can promise more. Below six, the words therefore only say what was seen: "
                 em { "higher in all 3" } "."
             }
+            @if let Some(a) = &plan.adaptive {
+                p {
+                    "Where the 95 % interval of a ratio of IOPS to " (a.base) " was wider than \u{b1}"
+                    (format::significant(a.precision * 100.0, 2)) " % of it, the cell and its base were measured again, up to "
+                    (a.max_repetitions) " repetitions; what is wider still is marked " em { "unstable" } " and keeps its figures."
+                }
+            }
             @if across > 0 {
                 p {
                     strong { (across) " of the IOPS pairs" }
@@ -304,10 +316,10 @@ fn method(page: &Page<'_>) -> Markup {
             @if plan.repetitions > 0 {
                 details {
                     summary { "The order of each repetition" }
-                    ol { @for r in 0..plan.repetitions { li { (order(r, Probes::Off)) } } }
-                    @if let Some(last) = plan.order.iter().filter(|s| !s.probes.is_off()).map(|s| s.repetition).max() {
+                    ol { @for r in 0..blocks(Probes::Off) { li { (order(r, Probes::Off)) } } }
+                    @if blocks(Probes::On) > 0 {
                         p { "With probes inside the kernel:" }
-                        ol { @for r in 0..=last { li { (order(r, Probes::On)) } } }
+                        ol { @for r in 0..blocks(Probes::On) { li { (order(r, Probes::On)) } } }
                     }
                 }
             }

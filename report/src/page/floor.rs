@@ -16,22 +16,33 @@ pub struct Floor {
     /// Median of the ratios inside the repetitions that both have.
     median: f64,
     /// 95 % bootstrap interval of that median.
-    pub interval: Interval,
+    interval: Interval,
+    /// How far from 1 a ratio may lie by chance, as a share ([`stats::aa_floor`]).
+    floor: f64,
     /// Pairs.
     n: usize,
 }
 
 impl Floor {
+    /// What is no news: as far below 1 as above, on a logarithmic scale.
+    pub fn band(&self) -> Interval {
+        Interval {
+            low: 1.0 / (1.0 + self.floor),
+            high: 1.0 + self.floor,
+        }
+    }
+
     /// For the pointer resting on the band.
     pub fn words(&self) -> String {
         format!(
-            "A/A: {} over {}, the same system: {}x ({}\u{2013}{}, n={})",
+            "A/A: {} over {}, the same system: {}x ({}\u{2013}{}, n={}), floor {:.1} %",
             self.twin,
             self.system,
             format::factor(self.median),
             format::factor(self.interval.low),
             format::factor(self.interval.high),
-            self.n
+            self.n,
+            self.floor * 100.0
         )
     }
 }
@@ -57,6 +68,7 @@ pub fn of(page: &Page<'_>, system: &str, test: &str, op: Op, metric: Metric) -> 
         twin: twin.id.clone(),
         median: stats::median(&ratios)?,
         interval: stats::bootstrap_median(&ratios, page.run.plan.seed)?,
+        floor: stats::aa_floor(&ratios, page.run.plan.seed)?,
         n: ratios.len(),
     })
 }
@@ -65,8 +77,8 @@ pub fn of(page: &Page<'_>, system: &str, test: &str, op: Op, metric: Metric) -> 
 pub fn legend(page: &Page<'_>, base: &str) -> Markup {
     html! {
         @if let Some(twin) = page.run.twin(base) {
-            "Shaded band: A/A floor, the 95 % interval of " (twin.id) " over " (base)
-            ", which are the same system; a difference inside it is noise. "
+            "Shaded band: A/A floor, the farther end of the 95 % interval of " (twin.id) " over " (base)
+            ", which are the same system, on both sides of 1; a difference inside it is noise. "
         } @else {
             "No A/A floor: this run does not measure " (base) " twice. "
         }
@@ -102,7 +114,8 @@ pub fn table(page: &Page<'_>) -> Markup {
                     } @else if let Some(f) = of(page, original, &test.id, op, Metric::Iops) {
                         td.num {
                             (format::factor(f.median)) "x (" (format::factor(f.interval.low)) "\u{2013}"
-                            (format::factor(f.interval.high)) ", n=" (f.n) ")"
+                            (format::factor(f.interval.high)) ", n=" (f.n) ") "
+                            small.verdict { "floor " (format!("{:.1} %", f.floor * 100.0)) }
                         }
                     } @else {
                         td.none { "fewer than two pairs: no floor" }

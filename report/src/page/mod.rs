@@ -224,8 +224,9 @@ fn scrolling(label: &str, table: &Markup) -> Markup {
     html! { div.scroll role="region" aria-label=(label) tabindex="0" { (table) } }
 }
 
-/// A ratio with its interval, and what it says.
-fn ratio_cell(page: &Page<'_>, system: &str, ratio: Option<&Ratio>) -> Markup {
+/// A ratio with its interval, and what it says. Only of IOPS (`rate`) does the plan ask
+/// that it be certain.
+fn ratio_cell(page: &Page<'_>, system: &str, ratio: Option<&Ratio>, rate: bool) -> Markup {
     if page.base() == Some(system) {
         return html! { td.num { "1 " small { "(base)" } } };
     }
@@ -234,6 +235,9 @@ fn ratio_cell(page: &Page<'_>, system: &str, ratio: Option<&Ratio>) -> Markup {
             td.num {
                 (format::ratio(r))
                 @if r.interval.is_some() { " " small.verdict { (format::verdict(r)) } }
+                @if rate && let Some(width) = page.base().and_then(|b| page.run.unstable(b, r)) {
+                    " " small.verdict { strong { "unstable: \u{b1}" (format!("{:.1} %", width * 100.0)) } }
+                }
             }
         },
         None => html! { td.num { span.none { "no ratio" } } },

@@ -10,47 +10,64 @@ use crate::error::ReportError;
 use crate::format;
 use crate::input::Measured;
 use crate::metric::{Metric, Op};
-use crate::stats::{self, Verdict};
-use crate::table::{Point, Ratio};
+use crate::stats::{self, Interval};
 
-/// IOPS with probes over IOPS without, of repetitions with the same number.
-fn cost(page: &Page<'_>, test: &str, system: &str, op: Op) -> Option<Ratio> {
+/// IOPS with probes over IOPS without.
+struct Cost {
+    /// Ratio of the medians.
+    ratio: f64,
+    /// Its 95 % bootstrap interval; none below two repetitions of a kind.
+    interval: Option<Interval>,
+    /// Each repetition with probes, over the median of those without.
+    points: Vec<(u32, f64)>,
+    /// Repetitions with probes and without.
+    n: (usize, usize),
+}
+
+impl Cost {
+    fn words(&self) -> String {
+        let (with, without) = self.n;
+        match self.interval {
+            Some(i) => format!(
+                "{}x ({}\u{2013}{}, n={with} and {without})",
+                format::factor(self.ratio),
+                format::factor(i.low),
+                format::factor(i.high),
+            ),
+            None => format!(
+                "{}x (n={with} and {without}, no interval)",
+                format::factor(self.ratio)
+            ),
+        }
+    }
+}
+
+/// Repetitions with probes are blocks of their own, so there are no pairs: each kind is
+/// summarised on its own.
+fn cost(page: &Page<'_>, test: &str, system: &str, op: Op) -> Option<Cost> {
     let iops = |m: &Measured| {
         let figures = match op {
             Op::Read => m.metrics.read.as_ref(),
             Op::Write => m.metrics.write.as_ref(),
         };
-        figures.and_then(|f| Metric::Iops.of(f))
+        Some((m.repetition, Metric::Iops.of(figures?)?))
     };
-    let mut points = Vec::new();
-    let mut across_sessions = 0;
-    for with in page.run.probed_of(test, system) {
-        let without = page
-            .run
-            .of(test, system)
-            .find(|m| m.repetition == with.repetition);
-        let Some(without) = without else { continue };
-        let (Some(a), Some(b)) = (iops(with), iops(without)) else {
-            continue;
-        };
-        if b > 0.0 {
-            points.push(Point {
-                repetition: with.repetition,
-                value: a / b,
-            });
-            across_sessions += usize::from(with.session != without.session);
-        }
-    }
-    points.sort_by_key(|p| p.repetition);
-    let values: Vec<f64> = points.iter().map(|p| p.value).collect();
-    let interval = stats::bootstrap_median(&values, page.run.plan.seed);
-    Some(Ratio {
-        median: stats::median(&values)?,
+    let with: Vec<(u32, f64)> = page.run.probed_of(test, system).filter_map(iops).collect();
+    let values = |v: &[(u32, f64)]| v.iter().map(|(_, x)| *x).collect::<Vec<_>>();
+    let without: Vec<_> = page.run.of(test, system).filter_map(iops).collect();
+    let (with_values, without_values) = (values(&with), values(&without));
+    let base = stats::median(&without_values).filter(|m| *m > 0.0)?;
+    // A repetition without a single request leaves nothing to divide by in a resample.
+    let interval = without_values
+        .iter()
+        .all(|v| *v > 0.0)
+        .then(|| stats::bootstrap_ratio(&with_values, &without_values, page.run.plan.seed))
+        .flatten();
+    Some(Cost {
+        ratio: stats::median(&with_values)? / base,
         interval,
-        n: values.len(),
-        verdict: Verdict::of(interval),
-        points,
-        across_sessions,
+        n: (with.len(), without.len()),
+        points: with.into_iter().map(|(rep, v)| (rep, v / base)).collect(),
     })
 }
 
@@ -78,11 +95,8 @@ pub fn figure(page: &Page<'_>, index: usize, test: &Test) -> Result<Markup, Repo
                 } else {
                     Ok(html! { @for op in &ops {
                         @match cost(page, &test.id, &s.id, *op) {
-                            Some(r) => td.num {
-                                (format::ratio(&r))
-                                @if r.interval.is_some() { " " small.verdict { (format::verdict(&r)) } }
-                            },
-                            None => td.none { "no pair" },
+                            Some(c) => td.num { (c.words()) },
+                            None => td.none { "not measured without probes" },
                         }
                     } })
                 }))
@@ -98,8 +112,8 @@ pub fn figure(page: &Page<'_>, index: usize, test: &Test) -> Result<Markup, Repo
                 } }
             }
             (under::caption(page, &html! {
-                (test.id) ", IOPS with probes inside the kernel over IOPS without, repetition by repetition of the same number; below 1 the "
-                "probes slow the system down. Only times of requests, system calls and lock contention come from repetitions with probes; every other figure "
+                (test.id) ", IOPS with probes inside the kernel over IOPS without: ratio of the medians with its 95 % bootstrap interval, each kind resampled on its own; "
+                "points: each repetition with probes. Below 1 the probes slow the system down. Only times of requests, system calls and lock contention come from repetitions with probes; every other figure "
                 "comes from repetitions without."
             }, &[test], &[Probes::On, Probes::Off]))
             (scrolling(&format!("{}, cost of the probes as a table", test.id), &table))
@@ -114,25 +128,26 @@ fn panel(page: &Page<'_>, test: &Test, op: Op) -> Result<Option<String>, ReportE
     let mut lines = Vec::new();
     for s in page.systems() {
         let content = match cost(page, &test.id, &s.id, op) {
-            Some(r) => {
-                values.extend(r.points.iter().map(|p| p.value));
-                let words = format::ratio(&r);
+            Some(c) => {
+                values.extend(c.points.iter().map(|(_, v)| *v));
+                values.extend(c.interval.iter().flat_map(|i| [i.low, i.high]));
+                let words = c.words();
                 read_out.push(format!("{} {words}", s.id));
                 Content::Data {
                     words,
-                    median: Some(r.median),
-                    interval: r.interval,
-                    points: r
+                    median: Some(c.ratio),
+                    interval: c.interval,
+                    points: c
                         .points
                         .iter()
-                        .map(|p| {
+                        .map(|(repetition, v)| {
                             let tip = format!(
-                                "{}, repetition {}: {}x",
+                                "{}, repetition {} with probes: {}x",
                                 s.id,
-                                p.repetition + 1,
-                                format::factor(p.value)
+                                repetition + 1,
+                                format::factor(*v)
                             );
-                            (p.value, tip)
+                            (*v, tip)
                         })
                         .collect(),
                     marks: vec![],
@@ -141,10 +156,11 @@ fn panel(page: &Page<'_>, test: &Test, op: Op) -> Result<Option<String>, ReportE
             None => Content::Missing(parts::why_unprobed(page, &test.id, &s.id)),
         };
         if let Some(f) = floor::of(page, &s.id, &test.id, op, Metric::Iops) {
-            values.extend([f.interval.low, f.interval.high]);
+            let band = f.band();
+            values.extend([band.low, band.high]);
             bands.push(Band {
                 lines: lines.len()..lines.len() + 1,
-                interval: f.interval,
+                interval: band,
                 tip: f.words(),
             });
         }

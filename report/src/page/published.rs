@@ -140,10 +140,11 @@ fn chart(page: &Page<'_>, test: &Test, key: &(String, u32)) -> Result<Markup, Re
         }
         let mut bands = Vec::new();
         if let Some(floor) = floor::of(page, base, &test.id, op, Metric::Iops) {
-            values.extend([floor.interval.low, floor.interval.high]);
+            let band = floor.band();
+            values.extend([band.low, band.high]);
             bands.push(Band {
                 lines: 0..lines.len(),
-                interval: floor.interval,
+                interval: band,
                 tip: floor.words(),
             });
         }

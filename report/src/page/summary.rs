@@ -180,7 +180,7 @@ fn card(page: &Page<'_>, test: &efuse_model::test::Test, base: &str) -> Markup {
                             @for op in &ops {
                                 (ratio_cell(page, &s.id, page
                                     .row(&test.id, &s.id, *op, Metric::Iops)
-                                    .and_then(|r| r.ratio.as_ref())))
+                                    .and_then(|r| r.ratio.as_ref()), true))
                             }
                         }
                     }
@@ -245,10 +245,11 @@ fn forest(page: &Page<'_>, base: &str) -> Result<Markup, ReportError> {
                 });
             }
             if let Some(floor) = floor::of(page, base, &test.id, op, Metric::Iops) {
-                values.extend([floor.interval.low, floor.interval.high]);
+                let band = floor.band();
+                values.extend([band.low, band.high]);
                 bands.push(Band {
                     lines: from..lines.len(),
-                    interval: floor.interval,
+                    interval: band,
                     tip: floor.words(),
                 });
             }

@@ -252,7 +252,7 @@ fn figure_table(page: &Page<'_>, test: &Test, metric: Metric, ops: &[Op], unit: 
                     @for op in ops {
                         @if let Some(row) = page.row(&test.id, &s.id, *op, metric) {
                             td.num { (unit.row(row)) }
-                            @if columns == 2 { (ratio_cell(page, &s.id, row.ratio.as_ref())) }
+                            @if columns == 2 { (ratio_cell(page, &s.id, row.ratio.as_ref(), metric == Metric::Iops)) }
                         } @else {
                             td.none colspan=(columns) { (page.why_missing(&test.id, &s.id, *op)) }
                         }

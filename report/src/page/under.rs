@@ -39,13 +39,18 @@ fn environment(page: &Page<'_>) -> String {
     }
     match &page.run.environment {
         Some(e) => format!(
-            "{}, {}{}, {} CPUs, kernel {}, {device}, revision {}.",
+            "{}, {}{}{}, {} CPUs, kernel {}, {device}, revision {}.",
             e.place,
             e.accelerator,
             if e.accelerator.emulated() {
                 " (emulated)"
             } else {
                 ""
+            },
+            if e.clock.is_real() {
+                String::new()
+            } else {
+                format!(", time by executed instructions ({})", e.clock)
             },
             e.cpus,
             e.kernel,
