@@ -65,6 +65,13 @@ impl Mounted {
         connection::family(entry).map(|_| entry.minor)
     }
 
+    /// Whose connection that is: `fuse` for the kernel's own FUSE, `efuse` for the
+    /// module's.
+    #[must_use]
+    pub fn family(&self) -> Option<&'static str> {
+        self.entry.as_ref().and_then(connection::family)
+    }
+
     /// Checks that the daemon runs.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 
 mod bytes;
 mod concurrent;
+mod counters;
 mod daemon_killed;
 mod fsx;
 mod module;
@@ -84,6 +85,12 @@ pub const ALL: &[Check] = &[
         title: "eight threads change one tree, which then equals the lower one",
         applies: Applies::Every,
         run: concurrent::run,
+    },
+    Check {
+        name: "counters",
+        title: "switches, requests and times that are counted in different ways are the same",
+        applies: Applies::Every,
+        run: counters::run,
     },
     Check {
         name: "daemon-killed",

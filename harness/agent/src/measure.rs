@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use efuse_model::counters::{Counters, Probes};
 use efuse_model::test::Test;
+use efuse_probes::kernel::{self, Connection};
 use efuse_probes::{Subjects, Window};
 use efuse_systems::Mounted;
 
@@ -27,6 +28,7 @@ pub(crate) struct Measure<'a> {
 struct Count<'a> {
     perf: std::result::Result<(), &'a str>,
     daemon: Option<u32>,
+    kernel: Option<kernel::Probes>,
     window: Option<Window>,
     counters: Option<Counters>,
     problems: Vec<String>,
@@ -41,10 +43,27 @@ impl Phase for Count<'_> {
             daemon: self.daemon,
         };
         self.window = Some(Window::open(subjects, self.perf));
+        if let Some(Err(e)) = self.kernel.as_ref().map(|k| k.start(fio, self.daemon)) {
+            self.problems.push(e.to_string());
+            self.kernel = None;
+        }
     }
 
     fn ended(&mut self) {
-        self.counters = self.window.take().map(Window::close);
+        let Some(window) = self.window.take() else {
+            return;
+        };
+        let probes = self.kernel.take();
+        // First, so that the slower looks of the others are not counted.
+        let stopped = probes.as_ref().map(kernel::Probes::pause);
+        let mut counters = window.close();
+        let read = probes.map(|p| p.read(&mut counters));
+        for result in [stopped, read].into_iter().flatten() {
+            if let Err(e) = result {
+                self.problems.push(e.to_string());
+            }
+        }
+        self.counters = Some(counters);
     }
 
     fn failed(&mut self, reason: String) {
@@ -68,10 +87,19 @@ impl Measure<'_> {
         let mut count = Count {
             perf: self.agent.perf(),
             daemon,
+            kernel: None,
             window: None,
             counters: None,
             problems: Vec::new(),
         };
+        if self.probes == Probes::On {
+            let connection = mounted.family().zip(mounted.connection());
+            let connection = connection.map(|(family, number)| Connection { family, number });
+            match kernel::Probes::attach(connection) {
+                Ok(probes) => count.kernel = Some(probes),
+                Err(e) => count.problems.push(e.to_string()),
+            }
+        }
         let job = &self.test.job;
         let mut barrier = Barrier::new(
             &self.agent.folder().join("barrier"),
@@ -90,10 +118,6 @@ impl Measure<'_> {
         drop(barrier);
         let mut counters = count.counters.take().unwrap_or_default();
         counters.missing.append(&mut count.problems);
-        if self.probes == Probes::On {
-            let reason = "FUSE requests: no probes inside the kernel yet";
-            counters.missing.push(reason.to_owned());
-        }
         Ok((report, counters))
     }
 

@@ -29,6 +29,14 @@ pub enum ProbeError {
         /// The most to be trusted.
         high: u64,
     },
+    /// A BPF program could not be used.
+    #[error("cannot {action}: {reason}")]
+    Bpf {
+        /// What was tried.
+        action: String,
+        /// Why it failed.
+        reason: String,
+    },
     /// A file below `/proc` or `/sys` could not be read or understood.
     #[error("{path}: {reason}")]
     Proc {

@@ -1,0 +1,230 @@
+//! What is counted in different ways has to be the same.
+
+use efuse_model::attempt::Metrics;
+use efuse_model::counters::{Counters, Probes, Requests, Switches};
+use efuse_model::environment::Place;
+use efuse_model::test::{FioJob, Pattern, Test, Verify};
+
+use super::{Site, Trouble, fail};
+use crate::fio;
+use crate::layout;
+use crate::measure::Measure;
+
+const JOBS: u32 = 2;
+/// Two counts of the same switches may differ by this part of them, percent.
+const SWITCHES_PERCENT: u64 = 2;
+/// And by so many: they are not read at the very same moment.
+const SWITCHES_FEW: u64 = 2 * JOBS as u64;
+/// Of the whole system, other programs switch between two readings.
+const SYSTEM_FEW: u64 = 50;
+/// Queueing and processing may miss a request's whole time by this part of it.
+const TIME_PART: f64 = 0.01;
+
+/// Systems whose every direct request goes through the daemon.
+const ALL_BY_DAEMON: &[&str] = &["fuse", "efuse-bare", "libfuse"];
+
+pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
+    if let Err(reason) = site.agent.perf() {
+        return fail(format!("the self-test of perf events: {reason}"));
+    }
+    let program = site.agent.program("fio", "install it (apt install fio)")?;
+    let test = test();
+    let plain = |invocation: &fio::Invocation| {
+        let folder = site.agent.folder();
+        fio::run(&program, invocation, folder, None, None, site.limit)
+    };
+    layout::write(
+        &test.job,
+        &site.lower,
+        site.agent.backing(),
+        site.limit,
+        &plain,
+    )?;
+    let mut said = Vec::new();
+    for probes in [Probes::Off, Probes::On] {
+        let metrics = {
+            let measure = Measure {
+                agent: site.agent,
+                fio: &program,
+                test: &test,
+                probes,
+                limit: site.limit,
+            };
+            let mounted = site
+                .mounted
+                .as_ref()
+                .ok_or_else(|| Trouble::Fail("the system is not mounted".into()))?;
+            let invocation = measure.invocation(mounted);
+            measure.metrics(&invocation, mounted)?.0
+        };
+        let Some(counters) = &metrics.counters else {
+            return fail("there are no counters");
+        };
+        said.push(switches(&metrics, counters)?);
+        match probes {
+            Probes::Off => complete(counters)?,
+            Probes::On => said.push(requests(site, &metrics, counters)?),
+        }
+    }
+    Ok(said.join("; "))
+}
+
+fn test() -> Test {
+    Test {
+        id: "counters".into(),
+        title: "counters".into(),
+        job: FioJob {
+            engine: "libaio".into(),
+            pattern: Pattern::RandRw,
+            read_percent: 70,
+            block_bytes: 4096,
+            iodepth: 4,
+            jobs: JOBS,
+            direct: true,
+            files: 2,
+            file_bytes: 4 << 20,
+            io_bytes: Some(8 << 20),
+            runtime_ms: None,
+            ramp_ms: 0,
+            options: [].into(),
+        },
+        verify: Verify {
+            read_bytes: 0,
+            write_bytes: 0,
+            compare: false,
+        },
+        published: None,
+    }
+}
+
+fn complete(counters: &Counters) -> Result<(), Trouble> {
+    if counters.missing.is_empty() {
+        return Ok(());
+    }
+    fail(format!("not counted: {}", counters.missing.join("; ")))
+}
+
+fn same(what: &str, a: u64, b: u64, few: u64) -> Result<(), Trouble> {
+    let allowed = (a.max(b) * SWITCHES_PERCENT / 100).max(few);
+    if a.abs_diff(b) <= allowed {
+        return Ok(());
+    }
+    fail(format!(
+        "{what}: {a} and {b} switches, more than {allowed} apart"
+    ))
+}
+
+fn both(of: &str, counted: Switches) -> Result<(u64, u64), Trouble> {
+    match (counted.perf, counted.proc) {
+        (Some(perf), Some(proc)) => Ok((perf, proc)),
+        _ => fail(format!("switches of {of}: {counted:?}")),
+    }
+}
+
+/// fio's switches by perf, by `/proc` and by fio; the daemon's and the system's by both.
+fn switches(metrics: &Metrics, counters: &Counters) -> Result<String, Trouble> {
+    let ctx = metrics.fio_ctx;
+    let (perf, proc) = both("fio", counters.fio_switches)?;
+    same("fio by perf and by itself", perf, ctx, SWITCHES_FEW)?;
+    same("fio by /proc and by itself", proc, ctx, SWITCHES_FEW)?;
+    let mut text = format!("fio switched {ctx} times by itself, {perf} by perf, {proc} by /proc");
+    if let Some(daemon) = counters.daemon_switches {
+        let (perf, proc) = both("the daemon", daemon)?;
+        same("the daemon by perf and by /proc", perf, proc, SYSTEM_FEW)?;
+        text += &format!(", the daemon {perf} and {proc}");
+    }
+    let (perf, proc) = both("the system", counters.system_switches)?;
+    same("the system by perf and by /proc", perf, proc, SYSTEM_FEW)?;
+    Ok(text + &format!(", the system {perf} and {proc}"))
+}
+
+fn requests(site: &Site<'_>, metrics: &Metrics, counters: &Counters) -> Result<String, Trouble> {
+    if !counters.missing.is_empty() {
+        // A kernel of the user's own may lack what the probes need; the guest's has it.
+        if site.agent.options().place == Place::Host {
+            return Ok(format!("no probes: {}", counters.missing.join("; ")));
+        }
+        complete(counters)?;
+    }
+    let Some(calls) = counters.fio_syscalls.filter(|n| *n > 0) else {
+        return fail("no system call of fio was counted");
+    };
+    let mut text = format!("{calls} system calls of fio");
+    if counters.daemon_switches.is_none() {
+        return Ok(text);
+    }
+    let Some(lock) = counters.queue_lock else {
+        return fail("the input queue's lock was not watched");
+    };
+    for request in &counters.requests {
+        one_opcode(request)?;
+        text += &format!(", {} {}", request.crossings, request.opcode);
+    }
+    let crossings: u64 = counters.requests.iter().map(|r| r.crossings).sum();
+    let Some(calls) = counters.daemon_syscalls.filter(|n| *n >= crossings) else {
+        return fail(format!(
+            "{:?} system calls of the daemon for {crossings} requests",
+            counters.daemon_syscalls
+        ));
+    };
+    text += &format!(", {calls} system calls of the daemon");
+    if ALL_BY_DAEMON.contains(&site.system) {
+        let ios: u64 = [&metrics.read, &metrics.write]
+            .into_iter()
+            .flatten()
+            .map(|op| op.ios)
+            .sum();
+        let data: u64 = counters
+            .requests
+            .iter()
+            .filter(|r| matches!(r.opcode.as_str(), "READ" | "WRITE"))
+            .map(|r| r.crossings)
+            .sum();
+        if ios != data {
+            return fail(format!(
+                "fio completed {ios} direct requests and {data} READ and WRITE were counted"
+            ));
+        }
+    }
+    Ok(text
+        + &format!(
+            ", the queue's lock contended {} times for {} us",
+            lock.contended,
+            lock.wait_ns / 1000
+        ))
+}
+
+/// Its three histograms hold the same requests, and their times add up.
+fn one_opcode(request: &Requests) -> Result<(), Trouble> {
+    let Requests {
+        opcode,
+        crossings,
+        queueing,
+        processing,
+        total,
+    } = request;
+    let counts = [queueing.count(), processing.count(), total.count()];
+    // FORGET and INTERRUPT have no reply.
+    let expected = match opcode.as_str() {
+        "FORGET" | "BATCH_FORGET" | "INTERRUPT" => [0; 3],
+        _ => [*crossings; 3],
+    };
+    if counts != expected {
+        return fail(format!(
+            "{opcode}: {crossings} crossings, and {counts:?} times of queueing, processing and both"
+        ));
+    }
+    let (Some(queueing), Some(processing), Some(total)) =
+        (queueing.sum_ns, processing.sum_ns, total.sum_ns)
+    else {
+        return Ok(());
+    };
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a second or two")]
+    let apart = (queueing + processing).abs_diff(total) as f64 / total as f64;
+    if apart <= TIME_PART {
+        return Ok(());
+    }
+    fail(format!(
+        "{opcode}: queueing {queueing} ns and processing {processing} ns are not the {total} ns of the whole"
+    ))
+}
