@@ -79,6 +79,37 @@ fn every_available_system_gives_verified_figures() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
+/// With probes a cell has the same figures and checks; what the kernel here does not let
+/// them count is said.
+#[test]
+fn probes_count_or_say_why_not() {
+    need_host!();
+    let _one = one();
+    let dir = tempfile::tempdir().unwrap();
+    let agent = agent(dir.path(), Cancel::default());
+    for id in ["ext4", "fuse"] {
+        if let (_, Some(reason)) = &agent.probe(&[id.to_owned()])[0] {
+            eprintln!("skipped: {id}: {reason}");
+            continue;
+        }
+        let result = agent.run_cell(&cell(id, job()), Probes::On, TIMEOUT, &mut |_| ());
+        let Outcome::Done { metrics, .. } = result.outcome else {
+            panic!("{id}: {:?}", result.outcome);
+        };
+        let counters = metrics.counters.unwrap();
+        same_switches(id, metrics.fio_ctx, &counters);
+        let said = |what: &str| counters.missing.iter().any(|m| m.contains(what));
+        eprintln!("{id}: {:?} {:?}", counters.fio_syscalls, counters.missing);
+        assert!(
+            counters.fio_syscalls.is_some() || said("system calls"),
+            "{id}"
+        );
+        let requests = !counters.requests.is_empty() || said("FUSE requests");
+        assert_eq!(requests, id == "fuse", "{id}");
+    }
+    assert_eq!(leftovers(dir.path()), Vec::<String>::new());
+}
+
 /// fio's own count of its switches, perf's and `/proc`'s are the same within 2 %, or
 /// within the few that each job makes on its way to the end of the phase.
 fn same_switches(id: &str, ctx: u64, counters: &Counters) {

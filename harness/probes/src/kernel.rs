@@ -629,6 +629,27 @@ mod tests {
         assert_eq!(bytes[48..], 11_u64.to_ne_bytes());
     }
 
+    /// The verifier's word on every program, where this kernel lets them be attached.
+    #[test]
+    fn every_program_is_accepted_or_there_is_a_reason() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: BPF needs root");
+            return;
+        }
+        let number = 0;
+        let family = "fuse";
+        match Probes::attach(Some(Connection { family, number })) {
+            Ok(probes) => {
+                eprintln!("missing here: {:?}", probes.missing);
+                assert!(probes.missing.iter().all(|m| m.contains(": ")));
+                assert!(probes.calls, "{probes:?}");
+                let refused = |m: &String| m.contains("BPF program load failed: -EACCES");
+                assert!(!probes.missing.iter().any(refused), "{probes:?}");
+            }
+            Err(e) => eprintln!("no probes here: {e}"),
+        }
+    }
+
     /// Where this kernel has no BPF for it, the reason is said and nothing breaks.
     #[test]
     fn system_calls_of_this_process_or_a_reason() {

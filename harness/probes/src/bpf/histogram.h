@@ -45,11 +45,13 @@ static __always_inline __u32 bucket_of(__u64 ns)
 
 static __always_inline void histogram_add(struct histogram *h, __u64 ns)
 {
-	__u32 bucket = bucket_of(ns);
+	__u64 bucket = bucket_of(ns);
 	__u64 max = h->max;
 	int i;
 
-	if (bucket >= BUCKETS)	/* for the verifier */
+	/* For the verifier, which cannot tell what the compiler can. */
+	barrier_var(bucket);
+	if (bucket >= BUCKETS)
 		return;
 	__sync_fetch_and_add(&h->bucket[bucket], 1);
 	__sync_fetch_and_add(&h->sum, ns);

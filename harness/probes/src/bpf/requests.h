@@ -158,15 +158,15 @@ int request_reply(__u64 *ctx)
 SEC("raw_tp")
 int request_end(struct bpf_raw_tracepoint_args *ctx)
 {
+	/* First of all: what follows is the probe's own time. */
+	__u64 now = bpf_ktime_get_ns();
 	__u64 req = ctx->args[0];
 	struct request *found = bpf_map_lookup_elem(&requests, &req);
 	struct request request;
 	struct opcode *slot;
-	__u64 now;
 
 	if (!found)
 		return 0;
-	now = bpf_ktime_get_ns();
 	request = *found;
 	bpf_map_delete_elem(&requests, &req);
 	if (!request.dequeued)
