@@ -15,6 +15,10 @@ use crate::input::{Measured, Run};
 use crate::stats::{self, Interval};
 use crate::table::Point;
 
+/// Where `/proc/stat` accounts for less of the processors' time than this, its sums are
+/// not used. The rest of a tenth is room for fio's own start and end, which lie outside.
+pub const ACCOUNTED_PERCENT: f64 = 90.0;
+
 /// A figure over the repetitions that have it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figure {
@@ -151,6 +155,10 @@ pub struct Cell {
     pub cpu_us: Split,
     /// Share of all processors' time that was busy, percent.
     pub busy_percent: Option<Figure>,
+    /// How much of the processors' time `/proc/stat` accounted for at all, percent. It
+    /// counts clock ticks, and a busy host's emulated guest loses many of them: then busy,
+    /// idle and what is left of them are too small.
+    pub accounted_percent: Option<Figure>,
     /// Time that the host took from the processors, seconds.
     pub steal_s: Option<Figure>,
     /// Largest resident set of the daemon over the repetitions, bytes.
@@ -376,6 +384,11 @@ impl Cell {
                 let all = c.cpu.busy_s + c.cpu.idle_s + c.cpu.steal_s;
                 Some(c.cpu.busy_s / all * 100.0)
             }),
+            accounted_percent: plain.figure(|m, c| {
+                let processors = f64::from(run.environment.as_ref()?.cpus);
+                let all = c.cpu.busy_s + c.cpu.idle_s + c.cpu.steal_s;
+                Some(all / (processors * m.metrics.runtime_ms / 1e3) * 100.0)
+            }),
             steal_s: plain.figure(|_, c| Some(c.cpu.steal_s)),
             daemon_peak: plain.most(|c| c.memory.daemon_peak),
             maps: plain.most(|c| c.memory.maps),
@@ -387,6 +400,18 @@ impl Cell {
             lock_wait_ns: probed.count(|_, c| c.queue_lock.map(|l| l.wait_ns)),
             missing: missing.into_iter().map(str::to_owned).collect(),
         })
+    }
+
+    /// Whether the sum of all CPU time is known: not where `/proc/stat` lost clock ticks,
+    /// or counted less than the scheduler did of the parts.
+    #[must_use]
+    pub fn cpu_sum_known(&self) -> bool {
+        let lost = self
+            .accounted_percent
+            .as_ref()
+            .is_some_and(|f| f.median < ACCOUNTED_PERCENT);
+        let negative = self.cpu_us.rest.as_ref().is_some_and(|f| f.median < 0.0);
+        !(lost || negative)
     }
 
     /// Every cell of a run that has figures, in the order of the plan.

@@ -142,6 +142,32 @@ fn counters_by_hand() {
     assert_eq!(of(&c.switches.rest), 0.75);
 }
 
+/// As measured in an emulated guest on a busy host: /proc/stat lost half of its ticks.
+#[test]
+fn lost_clock_ticks_leave_no_sum_of_cpu_time() {
+    let mut f = whole();
+    assert!(!page(&f).contains("clock ticks were lost"));
+    for a in &mut f.attempts {
+        if a.system == "fuse" {
+            let m = counted::metrics(&mut a.outcome).unwrap();
+            let cpu = &mut m.counters.as_mut().unwrap().cpu;
+            (cpu.busy_s, cpu.idle_s) = (cpu.busy_s / 2.0, cpu.idle_s / 2.0);
+        }
+    }
+    let run = load(&f);
+    let cell = |system| Cell::of(&run, "T1", system).unwrap();
+    assert!(cell("ext4").cpu_sum_known() && !cell("fuse").cpu_sum_known());
+    let html = page(&f);
+    let cpu = figure(&html, "fig-0-cpu");
+    assert_eq!(cpu.matches("not known: clock ticks were lost").count(), 1);
+    assert!(cpu.contains("rest not known"), "{cpu}");
+    assert!(
+        cpu.contains("daemon 240"),
+        "the scheduler's own times stay: {cpu}"
+    );
+    assert!(!cpu.contains(">-"), "no negative rest: {cpu}");
+}
+
 #[test]
 fn counters_that_disagree_are_marked() {
     let mut f = whole();

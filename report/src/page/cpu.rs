@@ -6,7 +6,7 @@ use maud::{Markup, PreEscaped, html};
 
 use super::parts::{self, Bar, Row, Stack};
 use super::{Page, scrolling, under};
-use crate::count::Cell;
+use crate::count::{ACCOUNTED_PERCENT, Cell};
 use crate::error::ReportError;
 use crate::format;
 
@@ -30,6 +30,7 @@ fn counted<'p>(page: &'p Page<'_>, test: &Test, system: &str) -> Result<&'p Cell
 
 fn bar(cell: &Cell) -> Result<Bar, String> {
     let c = &cell.cpu_us;
+    let known = cell.cpu_sum_known();
     let Some(all) = &c.all else {
         return Err("not counted (see below)".to_owned());
     };
@@ -40,13 +41,13 @@ fn bar(cell: &Cell) -> Result<Bar, String> {
         (2, "kernel threads", &c.kernel),
         (3, "rest", &c.rest),
     ] {
-        if let Some(f) = figure {
+        if let Some(f) = figure.as_ref().filter(|_| known || n < 3) {
             out.push((n, name, f.median));
         }
     }
-    if c.rest.is_none() {
-        let known: f64 = out.iter().map(|(_, _, v)| v).sum();
-        out.push((3, "not told apart", all.median - known));
+    let sum: f64 = out.iter().map(|(_, _, v)| v).sum();
+    if c.rest.is_none() && known {
+        out.push((3, "not told apart", all.median - sum));
     }
     let part = |name: &str, figure: &Option<crate::count::Figure>| {
         figure
@@ -58,11 +59,15 @@ fn bar(cell: &Cell) -> Result<Bar, String> {
         .flatten()
         .collect();
     Ok(Bar {
-        words: format!(
-            "{} \u{b5}s ({})",
-            format::number(all.median),
-            words.join(", ")
-        ),
+        words: if known {
+            format!(
+                "{} \u{b5}s ({})",
+                format::number(all.median),
+                words.join(", ")
+            )
+        } else {
+            format!("{} \u{b5}s, rest not known", words.join(", "))
+        },
         parts: out,
     })
 }
@@ -91,6 +96,7 @@ fn cpu(page: &Page<'_>, index: usize, test: &Test) -> Result<Markup, ReportError
                     th rowspan="2" scope="col" { "System" }
                     th.group colspan="5" scope="colgroup" { "CPU time per operation, \u{b5}s" }
                     th.num rowspan="2" scope="col" { "Processors busy, %" }
+                    th.num rowspan="2" scope="col" { "Accounted for by /proc/stat, %" }
                     th.num rowspan="2" scope="col" { "Stolen by the host, s" }
                 }
                 tr {
@@ -99,14 +105,19 @@ fn cpu(page: &Page<'_>, index: usize, test: &Test) -> Result<Markup, ReportError
                 }
             }
             tbody { @for s in page.systems() {
-                (parts::row(page, &s.id, 7, counted(page, test, &s.id).map(|c| html! {
+                (parts::row(page, &s.id, 8, counted(page, test, &s.id).map(|c| html! {
                     (parts::cell(c.cpu_us.fio.as_ref()))
                     @if c.has_daemon || c.cpu_us.daemon.is_some() { (parts::cell(c.cpu_us.daemon.as_ref())) }
                     @else { td.none { "no daemon" } }
                     (parts::cell(c.cpu_us.kernel.as_ref()))
-                    (parts::cell(c.cpu_us.rest.as_ref()))
-                    (parts::cell(c.cpu_us.all.as_ref()))
-                    (parts::cell(c.busy_percent.as_ref()))
+                    @if c.cpu_sum_known() {
+                        (parts::cell(c.cpu_us.rest.as_ref()))
+                        (parts::cell(c.cpu_us.all.as_ref()))
+                        (parts::cell(c.busy_percent.as_ref()))
+                    } @else {
+                        td.none colspan="3" { "not known: clock ticks were lost" }
+                    }
+                    (parts::cell(c.accounted_percent.as_ref()))
                     (parts::cell(c.steal_s.as_ref()))
                 })))
             } }
@@ -124,6 +135,13 @@ fn cpu(page: &Page<'_>, index: usize, test: &Test) -> Result<Markup, ReportError
                 "the repetitions. Pollers and workers of the kernel are kernel threads; the rest is interrupts and every other task. Lower is better."
             }, &[test], &[Probes::Off]))
             (scrolling(&format!("{}, CPU time as a table", test.id), &table))
+            @if page.cells.iter().any(|c| c.test == test.id && c.n > 0 && !c.cpu_sum_known()) {
+                p.note {
+                    "The sum of all CPU time comes from /proc/stat, which counts clock ticks. Where it accounts for less than "
+                    (ACCOUNTED_PERCENT) " % of the processors' time, or for less than its parts, ticks were lost, as in an emulated guest on a busy host, and no sum or rest is given. "
+                    "The times of fio, the daemon and kernel threads are the scheduler's own and do not depend on ticks."
+                }
+            }
         }
     })
 }

@@ -46,7 +46,7 @@ fn bar(cell: &Cell) -> Result<Bar, String> {
     let daemon = match (&s.daemon, cell.has_daemon) {
         (Some(d), _) => {
             out.push((1, "daemon", d.median));
-            format!("daemon {}", format::number(d.median))
+            format!("daemon {}", format::factor(d.median))
         }
         (None, true) => "daemon not counted".to_owned(),
         (None, false) => "no daemon".to_owned(),
@@ -58,8 +58,8 @@ fn bar(cell: &Cell) -> Result<Bar, String> {
     Ok(Bar {
         words: format!(
             "{} (fio {}, {daemon})",
-            format::number(all.median),
-            format::number(fio.median)
+            format::factor(all.median),
+            format::factor(fio.median)
         ),
         parts: out,
     })

@@ -86,12 +86,17 @@ fn repetitions(page: &Page<'_>, tests: &[&Test], kinds: &[Probes]) -> String {
             .filter(|(_, n)| *n < most)
             .map(|(name, n)| format!("{name} {n}"))
             .collect();
-        let with = if kind.is_off() { "" } else { " with probes" };
+        let with = match (most, kind.is_off()) {
+            (1, true) => "",
+            (1, false) => " with probes",
+            (_, true) => "s",
+            (_, false) => "s with probes",
+        };
         parts.push(if fewer.is_empty() {
-            format!("n\u{a0}=\u{a0}{most} repetitions{with} of each system.")
+            format!("n\u{a0}=\u{a0}{most} repetition{with} of each system.")
         } else {
             format!(
-                "n\u{a0}=\u{a0}{most} repetitions{with} of each system, but {}.",
+                "n\u{a0}=\u{a0}{most} repetition{with} of each system, but {}.",
                 fewer.join(", ")
             )
         });

@@ -166,6 +166,8 @@ pub fn fill(outcome: &mut Outcome, fio: f64, daemon: Option<f64>, probes: Probes
     if !probes.is_off() {
         probe(&mut c, operations, median_ns);
     }
+    // Two processors for as long as fio ran.
+    c.cpu.idle_s = 2.0 * m.runtime_ms / 1e3 - c.cpu.busy_s - c.cpu.steal_s;
     m.counters = Some(c);
 }
 
