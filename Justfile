@@ -23,6 +23,18 @@ eval *ARGS: build
 report *ARGS: build
     @"{{ bin }}/report" "$@"
 
+# Compare two runs, baselines or revisions: `just compare OLD NEW`.
+compare *ARGS: build
+    @"{{ bin }}/eval" compare "$@"
+
+# Keep a run as a baseline: `just baseline save NAME [RUN]`, `just baseline list`.
+baseline *ARGS: build
+    @"{{ bin }}/eval" baseline "$@"
+
+# Judge a run: `just gate --baseline NAME`; exits with 1 on a regression, 2 if it cannot tell.
+gate *ARGS: build
+    @"{{ bin }}/eval" gate "$@"
+
 # Build efuse.ko, or `just kernel apply TREE`, `just kernel host`, `just kernel --help`.
 kernel *ARGS: build
     @"{{ bin }}/kernel" "$@"

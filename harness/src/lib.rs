@@ -11,6 +11,8 @@
 //! | [`mod@execute`] | the loop that measures, stores, retries, boots again |
 //! | [`measuring`] | what `run` and `resume` do around it |
 //! | [`summary`], [`metric`] | tables and ratios of what is stored |
+//! | [`adaptive`] | which cells are measured again |
+//! | [`stored`], [`judge`] | runs and baselines by name, and whether one is slower |
 
 pub mod adaptive;
 pub mod catalogue;
@@ -18,6 +20,7 @@ pub mod cli;
 pub mod estimate;
 pub mod execute;
 pub mod interrupt;
+pub mod judge;
 pub mod leftovers;
 pub mod measuring;
 pub mod metric;
@@ -28,6 +31,7 @@ pub mod progress;
 pub mod runs;
 pub mod schedule;
 pub mod session;
+pub mod stored;
 pub mod suggest;
 pub mod summary;
 pub mod table;

@@ -62,6 +62,18 @@ fn percentile(latency: &Latency, percent: f64) -> Option<f64> {
         .map(|(_, us)| *us)
 }
 
+/// A count per completed request of fio.
+fn per_op(m: &Metrics, count: f64) -> Option<f64> {
+    let ios: u64 = m.read.iter().chain(&m.write).map(|o| o.ios).sum();
+    (ios > 0).then(|| count / ios as f64)
+}
+
+/// Context switches of the whole system: the kernel's own count, else that of perf.
+fn switches(m: &Metrics) -> Option<f64> {
+    let system = m.counters.as_ref()?.system_switches;
+    per_op(m, system.proc.or(system.perf)? as f64)
+}
+
 macro_rules! metrics {
     ($($name:literal, $unit:literal, $more:literal, $get:expr;)*) => {
         /// Every metric.
@@ -88,6 +100,8 @@ metrics! {
     "write-p50", "us", false, |m| m.write.as_ref().and_then(|o| percentile(&o.clat, 50.0));
     "read-p99", "us", false, |m| m.read.as_ref().and_then(|o| percentile(&o.clat, 99.0));
     "write-p99", "us", false, |m| m.write.as_ref().and_then(|o| percentile(&o.clat, 99.0));
+    "switches-per-op", "switches", false, switches;
+    "cpu-per-op", "us", false, |m| per_op(m, m.counters.as_ref()?.cpu.busy_s * 1e6);
     "fio-ctx", "switches", false, |m| Some(m.fio_ctx as f64);
     "fio-usr", "%", false, |m| Some(m.fio_usr_percent);
     "fio-sys", "%", false, |m| Some(m.fio_sys_percent);

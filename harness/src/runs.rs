@@ -74,8 +74,15 @@ impl Run {
 /// # Errors
 /// If the folder exists and cannot be read.
 pub fn all(root: &Path) -> Result<(Vec<Run>, Vec<String>)> {
-    let folder = runs_folder(root);
-    let entries = match fs::read_dir(&folder) {
+    all_in(&runs_folder(root))
+}
+
+/// Every readable run in a folder, likewise.
+///
+/// # Errors
+/// If the folder exists and cannot be read.
+pub fn all_in(folder: &Path) -> Result<(Vec<Run>, Vec<String>)> {
+    let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok((vec![], vec![])),
         Err(e) => return Err(e).with_context(|| format!("cannot read {}", folder.display())),

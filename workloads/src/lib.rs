@@ -113,9 +113,10 @@ pub enum WorkloadError {
 }
 
 /// The built-in workloads: name and text.
-const BUILT_IN: [(&str, &str); 5] = [
+const BUILT_IN: [(&str, &str); 6] = [
     ("quick", include_str!("../quick.toml")),
     ("smoke", include_str!("../smoke.toml")),
+    ("gate", include_str!("../gate.toml")),
     ("sweep", include_str!("../sweep.toml")),
     ("paper-vm", include_str!("../paper-vm.toml")),
     ("paper-physical", include_str!("../paper-physical.toml")),

@@ -331,6 +331,7 @@ impl Session for Vm {
             timeout_ms: millis(limit),
         })?;
         let deadline = self.deadline(limit + GRACE);
+        let started = Instant::now();
         loop {
             match self.next(deadline)? {
                 FromAgent::Phase { seq: s, phase: p } if s == seq => phase(p),
@@ -343,7 +344,11 @@ impl Session for Vm {
                 } if s == seq => {
                     return Ok(Measured {
                         outcome,
-                        wall_ms,
+                        // The guest's clock is not the wall's where it counts instructions.
+                        wall_ms: match self.patience {
+                            1 => wall_ms,
+                            _ => millis(started.elapsed()),
+                        },
                         command,
                         raw,
                     });

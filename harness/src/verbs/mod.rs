@@ -10,8 +10,12 @@ use crate::interrupt::Interrupt;
 use crate::runs;
 
 pub mod agent;
+pub mod baseline;
 pub mod check;
 pub mod clean;
+pub mod compare;
+pub mod gate;
+pub mod gate_trial;
 pub mod list;
 pub mod plan;
 pub mod ratio;
@@ -20,8 +24,8 @@ pub mod run;
 pub mod show;
 pub mod systems;
 
-/// The exit status of a verb that did what it should; 0 and 1 as usual, 3 where
-/// `ratio` has none, 128 and more after a signal.
+/// The exit status of a verb that did what it should; 0 and 1 as usual, 2 where `gate`
+/// could not judge, 3 where `ratio` has none, 128 and more after a signal.
 pub type Status = u8;
 
 /// What every verb but `agent` works with.
@@ -92,6 +96,10 @@ pub fn dispatch(cli: Cli) -> Result<Status> {
         Verb::List(verb) => list::run(&context, &verb),
         Verb::Show(verb) => show::run(&context, &verb),
         Verb::Ratio(verb) => ratio::run(&context, &verb),
+        Verb::Compare(verb) => compare::run(&context, &verb),
+        Verb::Baseline(verb) => baseline::run(&context, &verb),
+        Verb::Gate(verb) => gate::run(&context, &verb),
+        Verb::GateTrial(verb) => gate_trial::run(&context, &verb),
         Verb::Systems(verb) => systems::run(&context, &verb),
         Verb::Check(verb) => check::run(&context, &verb),
         Verb::Clean(verb) => clean::run(&context, &verb),

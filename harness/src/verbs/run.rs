@@ -29,6 +29,18 @@ pub struct Run {
     name: Option<String>,
 }
 
+impl Run {
+    /// As from the command line.
+    #[must_use]
+    pub fn new(selection: Selection, limits: LimitOptions, name: String) -> Self {
+        Self {
+            selection,
+            limits,
+            name: Some(name),
+        }
+    }
+}
+
 fn name(text: &str) -> Result<String, String> {
     runs::valid_name(text).map(|()| text.to_owned())
 }

@@ -1,0 +1,503 @@
+//! `gate`, `compare` and `baseline` on stored runs and on bad input: messages, exit
+//! statuses, files. The figures are made up here, to be judged and not to be believed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use efuse_eval::planning::{self, Request};
+use efuse_model::attempt::{Attempt, Latency, Metrics, OpMetrics, Outcome, SCHEMA, Verified};
+use efuse_model::counters::Probes;
+use efuse_model::device::Device;
+use efuse_model::environment::{Accelerator, Clock, Environment, Place};
+use efuse_model::plan::PlannedSystem;
+use efuse_model::store::RunDir;
+use efuse_model::test::{FioJob, Pattern, Test, Verify};
+
+struct Project {
+    dir: tempfile::TempDir,
+}
+
+/// A run to be stored: each system's speed, with a wobble of half a percent.
+struct Made<'a> {
+    name: &'a str,
+    speeds: &'a [(&'a str, f64)],
+    repetitions: u32,
+    kernel: &'a str,
+    block_bytes: u64,
+    test: &'a str,
+}
+
+impl Default for Made<'_> {
+    fn default() -> Self {
+        Self {
+            name: "old",
+            speeds: &[("fuse", 100.0), ("efuse", 300.0)],
+            repetitions: 8,
+            kernel: "6.12",
+            block_bytes: 4096,
+            test: "T1",
+        }
+    }
+}
+
+impl Project {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("Cargo.toml"), "").unwrap();
+        fs::write(dir.path().join("Justfile"), "").unwrap();
+        Self { dir }
+    }
+
+    fn run_folder(&self, name: &str) -> PathBuf {
+        self.dir.path().join("results/runs").join(name)
+    }
+
+    /// Runs a command line; status, standard output, standard error.
+    fn eval(&self, line: &str) -> (i32, String, String) {
+        let output: Output = Command::new(env!("CARGO_BIN_EXE_eval"))
+            .args(line.split_whitespace())
+            .env("EFUSE_ROOT", self.dir.path())
+            .env_remove("EFUSE_SYSTEMS")
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let err = text(output.stderr);
+        assert!(!err.contains("panicked"), "{line}: {err}");
+        (output.status.code().unwrap(), text(output.stdout), err)
+    }
+
+    fn fails(&self, line: &str, status: i32, part: &str) {
+        let (code, out, err) = self.eval(line);
+        assert_eq!(code, status, "{line}: {out}{err}");
+        assert!(err.contains(part), "{line}: {err}");
+    }
+
+    fn store(&self, made: &Made<'_>) {
+        let system = |id: &str| PlannedSystem {
+            id: id.into(),
+            title: id.into(),
+            digest: "d".into(),
+            twin_of: id.strip_suffix("@twin").map(str::to_owned),
+            skipped: None,
+        };
+        let plan = planning::build(Request {
+            run: made.name.into(),
+            workload: "w".into(),
+            command: "eval run w".into(),
+            seed: 1,
+            scale: 1.0,
+            repetitions: made.repetitions,
+            probed: 0,
+            adaptive: None,
+            place: Place::Vm,
+            device: Device::Brd {
+                size_bytes: 1 << 30,
+            },
+            systems: made.speeds.iter().map(|(id, _)| system(id)).collect(),
+            tests: vec![test(made.test, made.block_bytes)],
+        })
+        .unwrap();
+        let run = RunDir::create(&self.run_folder(made.name), &plan).unwrap();
+        run.set_environment(&environment(made.kernel)).unwrap();
+        for (n, slot) in plan.order.iter().enumerate() {
+            let cell = plan.cell(&slot.cell).unwrap();
+            let speed = made.speeds.iter().find(|(id, _)| *id == cell.system);
+            let wobble = 1.0 + (n % 5) as f64 / 1000.0;
+            run.append(&Attempt {
+                schema: SCHEMA,
+                cell: cell.key(),
+                system: cell.system.clone(),
+                test: cell.test.id.clone(),
+                repetition: slot.repetition,
+                probes: Probes::Off,
+                attempt: 0,
+                started: jiff::Timestamp::UNIX_EPOCH,
+                wall_ms: 10,
+                session: "s".into(),
+                command: "fio".into(),
+                raw: None,
+                outcome: done(speed.unwrap().1 * wobble),
+            })
+            .unwrap();
+        }
+    }
+
+    /// Changes the stored attempts' text.
+    fn edit(&self, name: &str, change: impl Fn(&str) -> String) {
+        let path = self.run_folder(name).join("attempts.jsonl");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, change(&text)).unwrap();
+    }
+
+    fn verdict(&self, name: &str) -> serde_json::Value {
+        let text = fs::read_to_string(self.run_folder(name).join("verdict.json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+fn done(iops: f64) -> Outcome {
+    let read = OpMetrics {
+        iops,
+        ios: 1000,
+        clat: Latency {
+            mean_us: 1e6 / iops,
+            percentiles: vec![(99.0, 2e6 / iops)],
+            ..Latency::default()
+        },
+        ..OpMetrics::default()
+    };
+    Outcome::Done {
+        metrics: Box::new(Metrics {
+            read: Some(read),
+            ..Metrics::default()
+        }),
+        verified: Verified::default(),
+    }
+}
+
+fn test(id: &str, block_bytes: u64) -> Test {
+    Test {
+        id: id.into(),
+        title: "reads".into(),
+        job: FioJob {
+            engine: "libaio".into(),
+            pattern: Pattern::RandRead,
+            read_percent: 100,
+            block_bytes,
+            iodepth: 1,
+            jobs: 1,
+            direct: true,
+            files: 1,
+            file_bytes: 1 << 20,
+            io_bytes: None,
+            runtime_ms: Some(1000),
+            ramp_ms: 0,
+            options: BTreeMap::new(),
+        },
+        verify: Verify {
+            read_bytes: 0,
+            write_bytes: 0,
+            compare: true,
+        },
+        published: None,
+    }
+}
+
+fn environment(kernel: &str) -> Environment {
+    Environment {
+        place: Place::Vm,
+        accelerator: Accelerator::Tcg,
+        clock: Clock::Real,
+        kernel: kernel.into(),
+        cpu: "cpu".into(),
+        cpus: 2,
+        memory_bytes: 1 << 30,
+        cmdline: String::new(),
+        governor: "none".into(),
+        mitigations: BTreeMap::new(),
+        config: BTreeMap::new(),
+        versions: BTreeMap::new(),
+        artifacts: BTreeMap::new(),
+        revision: "abcdef123456".into(),
+    }
+}
+
+fn calls(verdict: &serde_json::Value) -> Vec<(String, String)> {
+    let text = |v: &serde_json::Value| v.as_str().unwrap().to_owned();
+    let judged = verdict["judged"].as_array().unwrap();
+    judged
+        .iter()
+        .map(|j| (text(&j["metric"]), text(&j["call"])))
+        .collect()
+}
+
+#[test]
+fn a_slower_run_is_a_regression_and_an_equal_one_passes() {
+    let project = Project::new();
+    project.store(&Made::default());
+    let (code, out, err) = project.eval("baseline save first old");
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("run old"), "{out}");
+    let folder = project.dir.path().join("results/baselines/first");
+    assert!(folder.join("environment.json").is_file());
+    assert!(!folder.join("raw").exists());
+    let (_, list, _) = project.eval("baseline list");
+    assert!(
+        list.contains("first") && list.contains("abcdef123456"),
+        "{list}"
+    );
+
+    // Everything twice as slow: the machine. efuse 20 % slower beside fuse: the change.
+    for (name, speeds, status, call) in [
+        ("same", [("fuse", 50.0), ("efuse", 150.0)], 0, "same"),
+        ("worse", [("fuse", 50.0), ("efuse", 120.0)], 1, "regression"),
+        ("better", [("fuse", 50.0), ("efuse", 180.0)], 0, "improved"),
+    ] {
+        project.store(&Made {
+            name,
+            speeds: &speeds,
+            ..Made::default()
+        });
+        let (code, out, err) = project.eval(&format!("gate {name} --baseline first"));
+        assert_eq!(code, status, "{name}: {out}{err}");
+        let verdict = project.verdict(name);
+        let calls = calls(&verdict);
+        assert_eq!(calls.len(), 3, "{calls:?}");
+        assert!(calls.iter().all(|(_, c)| c == call), "{name}: {calls:?}");
+        let markdown = fs::read_to_string(project.run_folder(name).join("verdict.md")).unwrap();
+        assert!(
+            markdown.contains("| T1 | efuse | read-iops |"),
+            "{markdown}"
+        );
+    }
+    // By revision, and a page.
+    let page = project.dir.path().join("compare.html");
+    let line = format!("compare abcdef1 worse --html {}", page.display());
+    let (code, out, err) = project.eval(&line);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("run worse against baseline first"), "{out}");
+    assert!(
+        fs::read_to_string(page)
+            .unwrap()
+            .contains("class=\"regression\"")
+    );
+}
+
+#[test]
+fn systems_of_one_run_are_judged_against_its_base_and_its_floor() {
+    let project = Project::new();
+    let speeds = [("fuse", 100.0), ("fuse@twin", 100.0), ("efuse", 80.0)];
+    project.store(&Made {
+        speeds: &speeds,
+        ..Made::default()
+    });
+    let (code, out, err) = project.eval("gate old");
+    assert_eq!(code, 1, "{out}{err}");
+    let verdict = project.verdict("old");
+    assert!(
+        verdict["judged"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|j| j["system"] == "efuse")
+    );
+    assert!(
+        verdict["judged"][0]["floor"].as_f64().unwrap() < 0.01,
+        "{verdict}"
+    );
+    let (code, out, err) = project.eval("gate old --systems fuse@twin");
+    assert_eq!(code, 0, "{out}{err}");
+    // A twin as far off as the system: that is noise.
+    let speeds = [("fuse", 100.0), ("fuse@twin", 79.0), ("efuse", 80.0)];
+    project.store(&Made {
+        name: "noisy",
+        speeds: &speeds,
+        ..Made::default()
+    });
+    let (code, out, err) = project.eval("gate noisy");
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("(A/A)"), "{out}");
+}
+
+#[test]
+fn what_cannot_be_judged_is_said_and_exits_with_2() {
+    let project = Project::new();
+    project.fails("gate", 2, "there is no run");
+    project.store(&Made::default());
+    project.fails("gate old --baseline first", 2, "there are none yet");
+    assert_eq!(project.eval("baseline save first old").0, 0);
+    project.fails("gate old --baseline frist", 2, "did you mean first?");
+    project.fails("gate odl --baseline first", 2, "did you mean old?");
+    project.fails(
+        "gate old --baseline first",
+        2,
+        "cannot be compared with itself",
+    );
+    project.fails("compare old old", 2, "cannot be compared with itself");
+    project.fails(
+        "compare old nothing",
+        2,
+        "unknown run, baseline or revision",
+    );
+    project.fails(
+        "gate old --systems fuse",
+        2,
+        "cannot be compared with itself",
+    );
+    project.fails("gate old --systems efsue", 2, "did you mean efuse?");
+    project.fails("gate old --base ext4", 2, "unknown system of this run");
+    assert_eq!(project.verdict("old")["outcome"], "could-not-judge");
+
+    let other = |made: &Made<'_>, part: &str| {
+        project.store(made);
+        project.fails(&format!("gate {} --baseline first", made.name), 2, part);
+        assert_eq!(project.verdict(made.name)["outcome"], "could-not-judge");
+    };
+    let made = Made::default;
+    other(
+        &Made {
+            name: "kernel",
+            kernel: "6.13",
+            ..made()
+        },
+        "kernel: \"6.13\", was \"6.12\"",
+    );
+    other(
+        &Made {
+            name: "once",
+            repetitions: 1,
+            ..made()
+        },
+        "could not judge 3 of 3 comparisons",
+    );
+    other(
+        &Made {
+            name: "block",
+            block_bytes: 8192,
+            ..made()
+        },
+        "another job",
+    );
+    other(
+        &Made {
+            name: "workload",
+            test: "T9",
+            ..made()
+        },
+        "no test in common",
+    );
+    let alone = [("fuse", 100.0)];
+    other(
+        &Made {
+            name: "alone",
+            speeds: &alone,
+            ..made()
+        },
+        "efuse was measured in baseline first",
+    );
+    let (_, out, _) = project.eval("gate once --baseline first");
+    assert!(out.contains("insufficient"), "{out}");
+}
+
+#[test]
+fn empty_and_incomplete_runs_are_neither_judged_nor_kept() {
+    let project = Project::new();
+    project.store(&Made::default());
+    assert_eq!(project.eval("baseline save first old").0, 0);
+    project.fails("baseline save first old", 1, "a baseline first already");
+    project.fails("baseline save ../x old", 1, "cannot name");
+    project.store(&Made {
+        name: "empty",
+        ..Made::default()
+    });
+    project.edit("empty", |_| String::new());
+    project.fails("gate empty --baseline first", 2, "empty: it has no figure");
+    project.fails("gate empty", 2, "empty: it has no figure");
+    project.fails("baseline save second empty", 1, "is empty");
+    project.store(&Made {
+        name: "half",
+        ..Made::default()
+    });
+    project.edit("half", |text| {
+        text.lines().take(14).map(|l| format!("{l}\n")).collect()
+    });
+    project.fails("baseline save second half", 1, "is not complete");
+    project.fails("gate half --baseline first", 2, "2 slots have no figure");
+}
+
+/// A figure that is NaN is `null` in JSON, which is no attempt.
+#[test]
+fn damaged_lines_and_missing_figures_are_named_and_nothing_else_is_lost() {
+    let project = Project::new();
+    project.store(&Made::default());
+    assert_eq!(project.eval("baseline save first old").0, 0);
+    let slower = [("fuse", 100.0), ("efuse", 240.0)];
+
+    project.store(&Made {
+        name: "nan",
+        ..Made::default()
+    });
+    project.edit("nan", |text| {
+        let (first, rest) = text.split_once('\n').unwrap();
+        let at = first.find("\"iops\":").unwrap() + 7;
+        let end = at + first[at..].find(',').unwrap();
+        format!("{}null{}\n{rest}", &first[..at], &first[end..])
+    });
+    project.fails(
+        "gate nan --baseline first",
+        2,
+        "attempts.jsonl:1: skipped: invalid type: null",
+    );
+
+    project.store(&Made {
+        name: "torn",
+        ..Made::default()
+    });
+    project.edit("torn", |text| text[..text.len() - 40].to_owned());
+    project.fails(
+        "gate torn --baseline first",
+        2,
+        "attempts.jsonl:16: skipped",
+    );
+    assert_eq!(
+        calls(&project.verdict("torn")).len(),
+        3,
+        "the other lines are judged"
+    );
+
+    // A torn line whose slot was measured again costs nothing but a note.
+    project.store(&Made {
+        name: "mended",
+        ..Made::default()
+    });
+    let path = project.run_folder("mended").join("attempts.jsonl");
+    append(&path, "{\"schema\":1,\"cell\":\"01");
+    let (code, out, err) = project.eval("gate mended --baseline first");
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(
+        out.contains("note") && out.contains("attempts.jsonl:17"),
+        "{out}"
+    );
+
+    // What is slower is a regression, whatever else is missing.
+    project.store(&Made {
+        name: "both",
+        speeds: &slower,
+        ..Made::default()
+    });
+    project.edit("both", |text| text[..text.len() - 40].to_owned());
+    let (code, out, err) = project.eval("gate both --baseline first");
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(err.contains("attempts.jsonl:16"), "{err}");
+
+    // A figure that the baseline has and the run has not.
+    project.store(&Made {
+        name: "missing",
+        ..Made::default()
+    });
+    project.edit("missing", |text| text.replace("[99.0,", "[98.0,"));
+    let (code, out, err) = project.eval("gate missing --baseline first");
+    assert_eq!(code, 2, "{out}{err}");
+    assert!(
+        out.contains("efuse in run missing has no read-p99"),
+        "{out}"
+    );
+    // And one that is there and is no figure.
+    project.store(&Made {
+        name: "zero",
+        speeds: &[("fuse", 100.0), ("efuse", 300.0)],
+        ..Made::default()
+    });
+    project.edit("zero", |text| text.replace("[99.0,", "[99.0,-"));
+    let (code, out, err) = project.eval("gate zero --baseline first --absolute");
+    assert_eq!(code, 2, "{out}{err}");
+    assert!(out.contains("which is no figure to compare"), "{out}");
+}
+
+fn append(path: &Path, text: &str) {
+    let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
