@@ -113,7 +113,7 @@ pub fn figure(page: &Page<'_>, index: usize, test: &Test) -> Result<Markup, Repo
             }
             (under::caption(page, &html! {
                 (test.id) ", IOPS with probes inside the kernel over IOPS without: ratio of the medians with its 95 % bootstrap interval, each kind resampled on its own; "
-                "points: each repetition with probes. Below 1 the probes slow the system down. Only times of requests, system calls and lock contention come from repetitions with probes; every other figure "
+                "points: each repetition with probes. Below six repetitions of a kind the interval is the spread that was seen and promises no 95 %. Below 1 the probes slow the system down. Only times of requests, system calls and lock contention come from repetitions with probes; every other figure "
                 "comes from repetitions without."
             }, &[test], &[Probes::On, Probes::Off]))
             (scrolling(&format!("{}, cost of the probes as a table", test.id), &table))
