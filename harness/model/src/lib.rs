@@ -13,6 +13,7 @@ pub mod counters;
 pub mod device;
 pub mod environment;
 pub mod histogram;
+pub mod metadata;
 pub mod plan;
 pub mod protocol;
 pub mod store;

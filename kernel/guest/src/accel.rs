@@ -188,7 +188,9 @@ pub(crate) fn choose(
         }),
         (false, _) => {
             let why = probe.detail.lines().next().unwrap_or_default();
-            progress(&format!("emulating the guest, KVM boots no kernel here: {why}"));
+            progress(&format!(
+                "emulating the guest, KVM boots no kernel here: {why}"
+            ));
             Ok((Accelerator::Tcg, probe.detail))
         }
     }
