@@ -6,6 +6,7 @@ use std::time::Duration;
 use efuse_model::attempt::{Attempt, Outcome};
 use efuse_model::cell::{Cell, CellKey};
 use efuse_model::plan::{Plan, Slot};
+use efuse_model::test::Job;
 
 /// Assumed rates, of the slowest place there is (emulation on two cores). They only feed
 /// the first estimate and the time limits; measured cells replace them.
@@ -18,6 +19,8 @@ mod assumed {
     pub const IOPS: f64 = 2_500.0;
     /// Bytes per second of the same, with large blocks.
     pub const STREAM: f64 = 300e6;
+    /// Making small files and comparing them, files per second.
+    pub const FILES: f64 = 1_000.0;
     /// Device, mkfs, mounts, processes, seconds.
     pub const FIXED: f64 = 4.0;
 }
@@ -26,7 +29,16 @@ mod assumed {
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "a guess")]
 pub fn guess(cell: &Cell) -> Duration {
-    let job = &cell.test.job;
+    let job = match &cell.test.job {
+        Job::Fio(job) => job,
+        Job::Metadata(job) => {
+            let files = f64::from(job.dirs) * f64::from(job.files);
+            let seconds = assumed::FIXED
+                + files / assumed::FILES
+                + (job.ramp_ms + job.runtime_ms) as f64 / 1e3;
+            return Duration::from_secs_f64(seconds);
+        }
+    };
     let verify = &cell.test.verify;
     let laid_out = job.file_bytes as f64 * f64::from(job.files);
     let by_volume = job.io_bytes.map(|bytes| {

@@ -48,10 +48,12 @@ impl Metric {
 }
 
 fn both(m: &Metrics, get: fn(&OpMetrics) -> f64) -> Option<f64> {
-    match (&m.read, &m.write) {
-        (None, None) => None,
-        (read, write) => Some(read.iter().chain(write).map(get).sum()),
-    }
+    let all: Vec<f64> = [&m.read, &m.write, &m.operations]
+        .into_iter()
+        .flatten()
+        .map(get)
+        .collect();
+    (!all.is_empty()).then(|| all.iter().sum())
 }
 
 fn percentile(latency: &Latency, percent: f64) -> Option<f64> {
@@ -102,6 +104,10 @@ metrics! {
     "write-p99", "us", false, |m| m.write.as_ref().and_then(|o| percentile(&o.clat, 99.0));
     "switches-per-op", "switches", false, switches;
     "cpu-per-op", "us", false, |m| per_op(m, m.counters.as_ref()?.cpu.busy_s * 1e6);
+    "op-rate", "1/s", true, |m| m.operations.as_ref().map(|o| o.iops);
+    "op-lat", "us", false, |m| m.operations.as_ref().map(|o| o.lat.mean_us);
+    "op-p50", "us", false, |m| m.operations.as_ref().and_then(|o| percentile(&o.lat, 50.0));
+    "op-p99", "us", false, |m| m.operations.as_ref().and_then(|o| percentile(&o.lat, 99.0));
     "fio-ctx", "switches", false, |m| Some(m.fio_ctx as f64);
     "fio-usr", "%", false, |m| Some(m.fio_usr_percent);
     "fio-sys", "%", false, |m| Some(m.fio_sys_percent);

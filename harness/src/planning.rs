@@ -81,7 +81,7 @@ const HOST_DEVICES: &[&str] = &["loop", "nvme-model", "brd", "disk"];
 
 /// Bytes that a test needs on its device.
 fn needed_bytes(test: &Test) -> u64 {
-    efuse_workloads::device_for(test.job.file_bytes.saturating_mul(test.job.files.into()))
+    efuse_workloads::device_for(test.job.bytes())
 }
 
 /// Refuses a device that cannot carry the tests in this place.
@@ -191,6 +191,8 @@ pub fn build(request: Request) -> Result<Plan, PlanError> {
 
 #[cfg(test)]
 mod tests {
+    use efuse_model::test::Job;
+
     use super::*;
     use crate::testing;
 
@@ -219,7 +221,10 @@ mod tests {
     #[test]
     fn a_device_that_is_too_small_is_refused_with_one_that_is_not() {
         let mut request = testing::request(&["a"], 1, 5);
-        request.tests[0].job.file_bytes = 1 << 30;
+        let Job::Fio(job) = &mut request.tests[0].job else {
+            panic!("a job of fio's");
+        };
+        job.file_bytes = 1 << 30;
         request.device = Device::Brd {
             size_bytes: 1 << 30,
         };

@@ -5,7 +5,7 @@ use efuse_model::cell::Cell;
 use efuse_model::device::Device;
 use efuse_model::environment::{Accelerator, Clock, Environment, Place};
 use efuse_model::plan::{Plan, PlannedSystem};
-use efuse_model::test::{FioJob, Pattern, Test, Verify};
+use efuse_model::test::{FioJob, Job, Pattern, Test, Verify};
 
 use crate::planning::{self, Request};
 
@@ -47,7 +47,7 @@ fn test(id: &str) -> Test {
     Test {
         id: id.into(),
         title: format!("Test {id}"),
-        job: FioJob {
+        job: Job::Fio(FioJob {
             engine: "libaio".into(),
             pattern: Pattern::RandRw,
             read_percent: 70,
@@ -61,7 +61,7 @@ fn test(id: &str) -> Test {
             runtime_ms: Some(1000),
             ramp_ms: 0,
             options: std::collections::BTreeMap::new(),
-        },
+        }),
         verify: Verify {
             read_bytes: 1 << 20,
             write_bytes: 1 << 20,
@@ -89,6 +89,7 @@ pub fn done(read: f64, write: f64) -> Outcome {
             read_bytes: 100,
             write_bytes: 50,
             files_compared: 1,
+            operations: 0,
             bytes_compared: 200,
         },
     }

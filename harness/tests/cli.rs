@@ -11,7 +11,7 @@ use efuse_model::device::Device;
 use efuse_model::environment::Place;
 use efuse_model::plan::{Plan, PlannedSystem};
 use efuse_model::store::RunDir;
-use efuse_model::test::{FioJob, Pattern, Test, Verify};
+use efuse_model::test::{FioJob, Job, Pattern, Test, Verify};
 
 struct Project {
     dir: tempfile::TempDir,
@@ -123,7 +123,7 @@ fn plan(name: &str) -> Plan {
         tests: vec![Test {
             id: "T1".into(),
             title: "reads".into(),
-            job: FioJob {
+            job: Job::Fio(FioJob {
                 engine: "libaio".into(),
                 pattern: Pattern::RandRead,
                 read_percent: 100,
@@ -137,7 +137,7 @@ fn plan(name: &str) -> Plan {
                 runtime_ms: Some(1000),
                 ramp_ms: 0,
                 options: BTreeMap::new(),
-            },
+            }),
             verify: Verify {
                 read_bytes: 0,
                 write_bytes: 0,

@@ -1,6 +1,7 @@
 //! What is drawn and tabulated: the figures of one direction of a job.
 
-use efuse_model::attempt::OpMetrics;
+use efuse_model::attempt::{Metrics, OpMetrics};
+use efuse_model::test::{Job, Test};
 use serde::Serialize;
 
 /// Direction of a request.
@@ -11,18 +12,52 @@ pub enum Op {
     Read,
     /// Writes.
     Write,
+    /// Operations of a metadata job.
+    Operation,
 }
 
 impl Op {
-    /// Both, in the order of the page.
-    pub const ALL: [Self; 2] = [Self::Read, Self::Write];
+    /// All, in the order of the page.
+    pub const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Operation];
 
-    /// `read`, `write`.
+    /// The figures of this direction, where the job has it.
+    #[must_use]
+    pub fn of(self, metrics: &Metrics) -> Option<&OpMetrics> {
+        match self {
+            Self::Read => metrics.read.as_ref(),
+            Self::Write => metrics.write.as_ref(),
+            Self::Operation => metrics.operations.as_ref(),
+        }
+    }
+
+    /// Whether the test's job has this direction.
+    #[must_use]
+    pub fn is_in(self, test: &Test) -> bool {
+        match (self, &test.job) {
+            (Self::Read, Job::Fio(job)) => job.pattern.reads(),
+            (Self::Write, Job::Fio(job)) => job.pattern.writes(),
+            (Self::Operation, Job::Metadata(_)) => true,
+            (Self::Read | Self::Write, Job::Metadata(_)) | (Self::Operation, Job::Fio(_)) => false,
+        }
+    }
+
+    /// Whether this direction can have such a figure: metadata moves no bytes, and an
+    /// operation has no submission apart from its completion.
+    #[must_use]
+    pub const fn has(self, metric: Metric) -> bool {
+        !matches!(
+            (self, metric),
+            (Self::Operation, Metric::Throughput | Metric::Slat)
+        )
+    }
+
+    /// `read`, `write`, `operation`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
             Self::Write => "write",
+            Self::Operation => "operation",
         }
     }
 }

@@ -170,9 +170,11 @@ fn long_frame(measured: &[Measured]) -> PolarsResult<DataFrame> {
     let (mut op, mut metric) = (Vec::new(), Vec::new());
     let (mut repetition, mut value) = (Vec::new(), Vec::new());
     for m in measured {
-        for (direction, figures) in [(Op::Read, &m.metrics.read), (Op::Write, &m.metrics.write)] {
-            let Some(figures) = figures else { continue };
-            for figure in Metric::ALL {
+        for direction in Op::ALL {
+            let Some(figures) = direction.of(&m.metrics) else {
+                continue;
+            };
+            for figure in Metric::ALL.into_iter().filter(|f| direction.has(*f)) {
                 let Some(v) = figure.of(figures) else {
                     continue;
                 };

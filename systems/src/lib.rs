@@ -28,6 +28,8 @@ mod registry;
 
 use std::path::PathBuf;
 
+use efuse_model::metadata::KernelCache;
+
 pub use bins::BinDirs;
 pub use error::SystemError;
 pub use mounted::Mounted;
@@ -48,6 +50,9 @@ pub struct MountContext {
     /// How much longer the daemon's handlers are to take on purpose, percent: 0 but for
     /// tests of the measurement. Only StackFS can.
     pub slow_percent: u16,
+    /// What the kernel may keep of names and attributes, where the test does not leave
+    /// that to the shared settings.
+    pub kernel_cache: Option<KernelCache>,
 }
 
 /// A file system under test.

@@ -384,7 +384,7 @@ command = ["mined", "--dir={lower}", "{mountpoint}", "-t", "{threads}"]
             ),
             (
                 "unmount = ['u', '{mount}']",
-                "mine.toml:4: `unmount` has the unknown placeholder {mount}; there are {lower}, {mountpoint}, {threads}",
+                "mine.toml:4: `unmount` has the unknown placeholder {mount}; there are {lower}, {mountpoint}, {threads}, {timeout}",
             ),
             (
                 "[needs]\nkernel = [\n 'fuse-passthrough',\n 'fast']",

@@ -21,7 +21,7 @@ use crate::mountinfo::{self, MountEntry, is_type};
 use crate::{MountContext, Mounted, Need, SystemError, settings};
 
 /// What may stand in a command.
-pub(crate) const PLACEHOLDERS: [&str; 3] = ["{lower}", "{mountpoint}", "{threads}"];
+pub(crate) const PLACEHOLDERS: [&str; 4] = ["{lower}", "{mountpoint}", "{threads}", "{timeout}"];
 
 /// How long a daemon may take to mount, unless it says otherwise. Generous: under
 /// emulation starting a program alone takes a good part of a second.
@@ -132,10 +132,15 @@ impl Recipe {
             |fd| format!("/dev/fd/{}", fd.as_raw_fd()).into(),
         );
         let threads = settings::WORKERS.to_string();
-        let values: [(&str, &OsStr); 3] = [
+        let timeout = ctx.kernel_cache.map_or_else(
+            || settings::TIMEOUT_S.to_owned(),
+            |cache| format!("{}.0", cache.seconds()),
+        );
+        let values: [(&str, &OsStr); 4] = [
             (PLACEHOLDERS[0], lower.as_os_str()),
             (PLACEHOLDERS[1], &target),
             (PLACEHOLDERS[2], OsStr::new(&threads)),
+            (PLACEHOLDERS[3], OsStr::new(&timeout)),
         ];
         let daemon = Daemon::start(&Launch {
             system,

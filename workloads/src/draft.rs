@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use efuse_model::test::{FioJob, Pattern, Test, Verify};
+use efuse_model::test::{FioJob, Job, Pattern, Test, Verify};
 use efuse_reader::{Item, ReadError, Source, Table, human_duration_ms, human_size};
 
 /// Every key with a single value, in the order in which messages list them.
@@ -280,7 +280,7 @@ impl Draft {
         // A default that suits the larger tests may exceed the smallest one's files.
         let verify = |key: &str, otherwise: u64| self.number(key).unwrap_or(otherwise).min(total);
         Ok(Test {
-            job: FioJob {
+            job: Job::Fio(FioJob {
                 engine,
                 pattern,
                 read_percent: u8::try_from(read_percent)
@@ -295,7 +295,7 @@ impl Draft {
                 runtime_ms: runtime,
                 ramp_ms: self.number("ramp").unwrap_or(0),
                 options: self.options.clone(),
-            },
+            }),
             verify: Verify {
                 read_bytes: verify(VERIFY_READ, DEFAULT_VERIFY.read_bytes),
                 write_bytes: verify(VERIFY_WRITE, DEFAULT_VERIFY.write_bytes),

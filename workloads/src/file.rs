@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use efuse_model::device::Device;
-use efuse_model::test::Test;
+use efuse_model::test::{Job, Test};
 use efuse_reader::{Item, ReadError, Source, Table, human_size};
 
 use crate::Workload;
 use crate::draft::{Draft, Names};
 use crate::matrix::Matrix;
+use crate::metadata;
 
 /// Room that EXT4 takes for itself at most: its journal and fixed structures, and a
 /// share of the device for inode tables and reserved blocks.
@@ -60,30 +61,38 @@ pub(crate) fn read(source: &Source) -> Result<Workload, ReadError> {
             drafts.extend(Matrix::read(item.table()?, &defaults)?.expand(source)?);
         }
     }
+    let mut found: Vec<(usize, Test)> = Vec::new();
+    if let Some(item) = top.take("metadata") {
+        for item in item.list()? {
+            found.extend(metadata::read(item.table()?)?);
+        }
+    }
     top.finish()?;
-    if drafts.is_empty() {
+    if drafts.is_empty() && found.is_empty() {
         return Err(source.error(
             1,
-            "the file has neither a [[test]] nor a [[matrix]]; there is nothing to measure",
+            "the file has no [[test]], [[matrix]] or [[metadata]]; there is nothing to measure",
         ));
     }
-    // In the order of the file.
-    drafts.sort_by_key(|(_, names)| names.line);
-    let mut lines: BTreeMap<String, usize> = BTreeMap::new();
-    let mut tests = Vec::with_capacity(drafts.len());
     for (draft, names) in drafts {
         let line = names.line;
-        if let Some(first) = lines.insert(names.id.clone(), line) {
+        found.push((line, draft.resolve(source, names)?));
+    }
+    // In the order of the file.
+    found.sort_by_key(|(line, _)| *line);
+    let mut lines: BTreeMap<String, usize> = BTreeMap::new();
+    let mut tests = Vec::with_capacity(found.len());
+    for (line, test) in found {
+        if let Some(first) = lines.insert(test.id.clone(), line) {
             return Err(source.error(
                 line,
                 format!(
                     "there are two tests \"{}\" (see line {first}); in a matrix, the id has to \
                      name every axis",
-                    names.id
+                    test.id
                 ),
             ));
         }
-        let test = draft.resolve(source, names)?;
         fits(source, line, &test, &device)?;
         tests.push(test);
     }
@@ -113,20 +122,21 @@ pub fn device_for(files: u64) -> u64 {
 }
 
 fn fits(source: &Source, line: usize, test: &Test, device: &Device) -> Result<(), ReadError> {
-    let files = test.job.file_bytes.saturating_mul(test.job.files.into());
     let Some(size) = device.size_bytes() else {
         // A real disk's size is for the harness to look up.
         return Ok(());
     };
-    let needed = device_for(files);
+    let needed = device_for(test.job.bytes());
     if needed > size {
+        let what = match &test.job {
+            Job::Fio(job) => format!("{} files of {}", job.files, human_size(job.file_bytes)),
+            Job::Metadata(job) => format!("{} folders of {} files", job.dirs, job.files),
+        };
         return Err(source.error(
             line,
             format!(
-                "test \"{}\": {} files of {} need a device of at least {}, but it has {}",
+                "test \"{}\": {what} need a device of at least {}, but it has {}",
                 test.id,
-                test.job.files,
-                human_size(test.job.file_bytes),
                 human_size(needed),
                 human_size(size)
             ),

@@ -41,11 +41,23 @@
 //! title = "{pattern} in blocks of {block}"
 //! axes = { pattern = ["randread", "randwrite"], block = ["4KiB", "1MiB"] }
 //! exclude = [{ pattern = "randwrite", block = "1MiB" }]
+//!
+//! [[metadata]]               # names and attributes: one test a kind and cache setting
+//! id = "{kind}-{kernel_cache}"
+//! title = "{kind}"
+//! kind = ["stat", "missing"] # find, create-unlink, rename, xattr, open-close, unpack
+//! kernel_cache = ["none", "1s", "unlimited"]
+//! dirs = 20
+//! files = 50                 # in each of them
+//! threads = 2
+//! runtime = "1s"
+//! ramp = "200ms"
 //! ```
 
 mod draft;
 mod file;
 mod matrix;
+mod metadata;
 mod scale;
 
 use std::fs;
@@ -118,6 +130,7 @@ const BUILT_IN: [(&str, &str); 6] = [
     ("smoke", include_str!("../smoke.toml")),
     ("gate", include_str!("../gate.toml")),
     ("sweep", include_str!("../sweep.toml")),
+    ("metadata", include_str!("../metadata.toml")),
     ("paper-vm", include_str!("../paper-vm.toml")),
     ("paper-physical", include_str!("../paper-physical.toml")),
 ];

@@ -1,7 +1,7 @@
 //! A workload made larger or smaller.
 
 use efuse_model::device::Device;
-use efuse_model::test::Test;
+use efuse_model::test::{Job, Test};
 
 use crate::Workload;
 use crate::file::device_for;
@@ -36,7 +36,7 @@ impl Workload {
         let files = scaled
             .tests
             .iter()
-            .map(|t| t.job.file_bytes.saturating_mul(t.job.files.into()))
+            .map(|t| t.job.bytes())
             .max()
             .unwrap_or(0);
         let needed = device_for(files);
@@ -52,7 +52,16 @@ impl Workload {
 }
 
 fn scale_test(test: &mut Test, factor: f64) {
-    let job = &mut test.job;
+    let job = match &mut test.job {
+        Job::Fio(job) => job,
+        Job::Metadata(job) => {
+            // The tree stays: its size is what the test is about.
+            job.runtime_ms =
+                times(job.runtime_ms, factor).max(LEAST_RUNTIME_MS.min(job.runtime_ms));
+            job.ramp_ms = times(job.ramp_ms, factor);
+            return;
+        }
+    };
     let block = job.block_bytes;
     let in_flight = block * u64::from(job.iodepth) * u64::from(job.jobs);
     job.file_bytes = blocks(job.file_bytes, factor, block);

@@ -1,7 +1,7 @@
 //! The built-in workloads, and every message about a wrong one.
 
 use efuse_model::device::Device;
-use efuse_model::test::Pattern;
+use efuse_model::test::{FioJob, Pattern, Test};
 use efuse_workloads::{Workload, load, names, parse, text};
 use proptest::prelude::*;
 
@@ -48,6 +48,11 @@ fn refuses_head(from: &str, to: &str, expected: &str) {
     assert_eq!(parse("w.toml", &text).unwrap_err().to_string(), expected);
 }
 
+/// The test's job, which is one of fio's.
+fn fio(test: &Test) -> &FioJob {
+    test.job.fio().expect("a job of fio's")
+}
+
 #[test]
 fn every_built_in_workload_is_read_and_named_as_its_file() {
     for name in names() {
@@ -62,8 +67,8 @@ fn every_built_in_workload_is_read_and_named_as_its_file() {
             assert!(test.verify.compare, "{name} {}", test.id);
             assert!(test.verify.read_bytes > 0, "{name} {}", test.id);
             assert!(test.verify.write_bytes > 0, "{name} {}", test.id);
-            assert!(test.job.direct);
-            assert_eq!(test.job.engine, "libaio");
+            assert!(fio(&test).direct);
+            assert_eq!(fio(&test).engine, "libaio");
         }
         assert!(matches!(workload.device, Device::NvmeModel { .. }));
     }
@@ -75,15 +80,15 @@ fn paper_vm_is_what_was_published() {
     assert_eq!(tests.len(), 3);
     for (test, number) in tests.iter().zip(1..) {
         assert_eq!(test.published, Some(("vm".into(), number)));
-        assert_eq!((test.job.jobs, test.job.iodepth), (4, 32));
-        assert_eq!(test.job.block_bytes, 4096);
-        assert_eq!(test.job.pattern, Pattern::RandRw);
-        assert_eq!(test.job.read_percent, 70);
+        assert_eq!((fio(&test).jobs, fio(&test).iodepth), (4, 32));
+        assert_eq!(fio(&test).block_bytes, 4096);
+        assert_eq!(fio(&test).pattern, Pattern::RandRw);
+        assert_eq!(fio(&test).read_percent, 70);
     }
-    assert_eq!(tests[0].job.io_bytes, Some(512 << 20));
-    assert_eq!(tests[0].job.runtime_ms, None);
-    assert_eq!(tests[1].job.runtime_ms, Some(30_000));
-    assert_eq!(tests[2].job.runtime_ms, Some(60_000));
+    assert_eq!(fio(&tests[0]).io_bytes, Some(512 << 20));
+    assert_eq!(fio(&tests[0]).runtime_ms, None);
+    assert_eq!(fio(&tests[1]).runtime_ms, Some(30_000));
+    assert_eq!(fio(&tests[2]).runtime_ms, Some(60_000));
 }
 
 #[test]
@@ -92,7 +97,7 @@ fn paper_physical_is_the_table() {
     let rows: Vec<_> = tests
         .iter()
         .map(|t| {
-            let j = &t.job;
+            let j = fio(&t);
             (
                 j.files,
                 j.file_bytes,
@@ -148,10 +153,10 @@ fn a_matrix_leaves_out_what_is_excluded() {
         .find(|t| t.id == "randwrite-64KiB-qd32")
         .unwrap();
     assert_eq!(test.title, "randwrite, 64KiB blocks, depth 32");
-    assert_eq!(test.job.block_bytes, 64 << 10);
-    assert_eq!(test.job.iodepth, 32);
-    assert_eq!(test.job.pattern, Pattern::RandWrite);
-    assert_eq!(test.job.read_percent, 0);
+    assert_eq!(fio(&test).block_bytes, 64 << 10);
+    assert_eq!(fio(&test).iodepth, 32);
+    assert_eq!(fio(&test).pattern, Pattern::RandWrite);
+    assert_eq!(fio(&test).read_percent, 0);
 }
 
 #[test]
@@ -165,15 +170,15 @@ fn tests_lie_over_defaults_and_keep_the_order_of_the_file() {
     let ids: Vec<&str> = w.tests.iter().map(|t| t.id.as_str()).collect();
     assert_eq!(ids, ["m2", "m1", "A"]);
     let test = &w.tests[2];
-    assert_eq!(test.job.iodepth, 3);
-    assert_eq!(test.job.jobs, 2);
+    assert_eq!(fio(&test).iodepth, 3);
+    assert_eq!(fio(&test).jobs, 2);
     // No more than there is.
     assert_eq!(test.verify.read_bytes, 16 << 20);
     assert_eq!(test.verify.write_bytes, 0);
     assert!(test.verify.compare);
-    assert_eq!(test.job.options["gtod_reduce"], "1");
-    assert_eq!(test.job.options["rate"], "1m");
-    assert!(!w.tests[0].job.options.contains_key("rate"));
+    assert_eq!(fio(&test).options["gtod_reduce"], "1");
+    assert_eq!(fio(&test).options["rate"], "1m");
+    assert!(!fio(&w.tests[0]).options.contains_key("rate"));
 }
 
 #[test]
@@ -392,16 +397,16 @@ fn scaling_has_minimums() {
     let w = load("paper-vm").unwrap();
     let tiny = w.scaled(1e-9);
     for test in &tiny.tests {
-        assert_eq!(test.job.file_bytes, 4096);
+        assert_eq!(fio(&test).file_bytes, 4096);
         assert!(test.verify.read_bytes >= 4096);
     }
     // One block for each request that can be in flight.
-    assert_eq!(tiny.tests[0].job.io_bytes, Some(4096 * 4 * 32));
-    assert_eq!(tiny.tests[1].job.runtime_ms, Some(250));
+    assert_eq!(fio(&tiny.tests[0]).io_bytes, Some(4096 * 4 * 32));
+    assert_eq!(fio(&tiny.tests[1]).runtime_ms, Some(250));
     assert_eq!(tiny.device, w.device);
     let large = w.scaled(10.0);
-    assert_eq!(large.tests[2].job.file_bytes, 1280 << 20);
-    assert_eq!(large.tests[2].job.runtime_ms, Some(600_000));
+    assert_eq!(fio(&large.tests[2]).file_bytes, 1280 << 20);
+    assert_eq!(fio(&large.tests[2]).runtime_ms, Some(600_000));
     assert!(large.device.size_bytes().unwrap() > 5 * (1280 << 20));
     assert_eq!(w.scaled(1.0), w);
 }
@@ -415,9 +420,9 @@ proptest! {
         let after = before.scaled(factor);
         prop_assert_eq!(before.tests.len(), after.tests.len());
         for (old, new) in before.tests.iter().zip(&after.tests) {
-            let job = &new.job;
-            prop_assert_eq!(job.block_bytes, old.job.block_bytes);
-            prop_assert_eq!(job.iodepth, old.job.iodepth);
+            let job = fio(&new);
+            prop_assert_eq!(job.block_bytes, fio(&old).block_bytes);
+            prop_assert_eq!(job.iodepth, fio(&old).iodepth);
             prop_assert!(job.file_bytes >= job.block_bytes);
             prop_assert!(job.file_bytes.is_multiple_of(job.block_bytes));
             prop_assert!(job.io_bytes.is_some() || job.runtime_ms.is_some());

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use efuse_metaload::snapshot::Snapshot;
 use efuse_model::attempt::{Metrics, Outcome, Phase, Verified};
 use efuse_model::cell::{self, Cell};
 use efuse_model::counters::Probes;
-use efuse_model::test::Test;
+use efuse_model::metadata::MetadataJob;
+use efuse_model::test::{FioJob, Job, Test};
 use efuse_systems::{MountContext, Mounted, System};
 use serde_json::Value;
 
@@ -21,6 +23,7 @@ use crate::layout;
 use crate::limit::{Limit, Watchdog};
 use crate::lowerfs::{Atime, LowerFs};
 use crate::measure::Measure;
+use crate::metadata;
 use crate::sys::{self, Drop as Caches};
 
 /// Blocks that ext4 needs for itself: extents, directories, a margin.
@@ -60,7 +63,13 @@ struct Trial<'a> {
 struct Measured {
     metrics: Metrics,
     verified: Verified,
-    through: Option<(Vec<String>, Vec<Digest>)>,
+    through: Option<Seen>,
+}
+
+/// What was seen through the system, to be compared with what is below.
+enum Seen {
+    Files(Vec<String>, Vec<Digest>),
+    Tree(Snapshot),
 }
 
 impl Agent {
@@ -128,7 +137,9 @@ impl Trial<'_> {
     fn attempt(&mut self) -> Result<(Metrics, Verified)> {
         self.enter(Phase::Prepare)?;
         let (agent, cell) = (self.agent, self.cell);
-        command::check(&cell.test)?;
+        if let Job::Fio(job) = &cell.test.job {
+            command::check(&cell.test, job)?;
+        }
         let system = agent.registry().get(&cell.system)?;
         if let Some(reason) = agent
             .registry()
@@ -175,6 +186,7 @@ impl Trial<'_> {
             log,
             bin: self.agent.options().bin.clone(),
             slow_percent: cell::slow_percent(&self.cell.system),
+            kernel_cache: self.cell.test.job.metadata().map(|job| job.kernel_cache),
         })?;
         self.watchdog.watch(mounted.daemon_pid(), Some(mountpoint));
         let measured = self.on_mount(&mut mounted);
@@ -198,20 +210,45 @@ impl Trial<'_> {
         let unmounted = mounted.unmount();
         self.watchdog.watch(None, None);
         unmounted?;
-        if let Some((names, through)) = measured.through.take() {
-            sys::drop_caches(Caches::Pages)?;
-            let below = compare::digests(&files, &names, &self.limit)?;
-            compare::same(&self.cell.system, &names, &through, &below)?;
-            measured.verified.files_compared = u32::try_from(names.len()).unwrap_or(u32::MAX);
-            measured.verified.bytes_compared = below.iter().map(|d| d.len).sum();
+        match measured.through.take() {
+            Some(Seen::Files(names, through)) => {
+                sys::drop_caches(Caches::Pages)?;
+                let below = compare::digests(&files, &names, &self.limit)?;
+                compare::same(&self.cell.system, &names, &through, &below)?;
+                measured.verified.files_compared = u32::try_from(names.len()).unwrap_or(u32::MAX);
+                measured.verified.bytes_compared = below.iter().map(|d| d.len).sum();
+            }
+            Some(Seen::Tree(through)) => {
+                let below = metadata::snapshot(&files)?;
+                metadata::same(&self.cell.system, &through, &below)?;
+                measured.verified.files_compared = u32::try_from(below.len()).unwrap_or(u32::MAX);
+            }
+            None => {}
         }
         Ok(measured)
     }
 
     fn layout(&self, lower: &LowerFs, files: &Path) -> Result<()> {
-        let job = &self.cell.test.job;
-        let need = layout::total(job);
         let free = lower.free_bytes()?;
+        let job = match &self.cell.test.job {
+            Job::Fio(job) => job,
+            Job::Metadata(job) => {
+                let need = self.cell.test.job.bytes();
+                if free >= need + FS_OVERHEAD {
+                    return metadata::layout(job, files);
+                }
+                return Err(AgentError::Job {
+                    test: self.cell.test.id.clone(),
+                    reason: format!(
+                        "its {} files do not fit: {} MiB are free on the {} device; use a larger device",
+                        u64::from(job.dirs) * u64::from(job.files),
+                        free >> 20,
+                        self.cell.device.name()
+                    ),
+                });
+            }
+        };
+        let need = layout::total(job);
         let full = || AgentError::Job {
             test: self.cell.test.id.clone(),
             reason: format!(
@@ -249,6 +286,38 @@ impl Trial<'_> {
     }
 
     fn on_mount(&mut self, mounted: &mut Mounted) -> Result<Measured> {
+        match &self.cell.test.job {
+            Job::Fio(job) => self.data(mounted, job),
+            Job::Metadata(job) => self.metadata(mounted, job),
+        }
+    }
+
+    fn metadata(&mut self, mounted: &mut Mounted, job: &MetadataJob) -> Result<Measured> {
+        self.enter(Phase::Measure)?;
+        self.command = metadata::display(job, mounted.root());
+        let (metrics, report) =
+            metadata::measure(self.agent, job, mounted, self.probes, &self.limit)?;
+        let operations = report.ops + report.ramp_ops;
+        self.raw = Some(serde_json::to_value(report).map_err(|e| AgentError::Fio(e.to_string()))?);
+        mounted.alive()?;
+        self.enter(Phase::Compare)?;
+        let through = self
+            .cell
+            .test
+            .verify
+            .compare
+            .then(|| metadata::snapshot(mounted.root()));
+        Ok(Measured {
+            metrics,
+            verified: Verified {
+                operations,
+                ..Verified::default()
+            },
+            through: through.transpose()?.map(Seen::Tree),
+        })
+    }
+
+    fn data(&mut self, mounted: &mut Mounted, job: &FioJob) -> Result<Measured> {
         let root = mounted.root().to_owned();
         let daemon = mounted.daemon_pid();
         let test: &Test = &self.cell.test;
@@ -256,7 +325,7 @@ impl Trial<'_> {
         let bad = |e: fio::output::ReportError| AgentError::Fio(format!("fio: {e}"));
 
         self.enter(Phase::VerifyRead)?;
-        if let Some(invocation) = command::verify_read(test, &root) {
+        if let Some(invocation) = command::verify_read(test, job, &root) {
             verified.read_bytes = self.fio(&invocation, daemon)?.bytes().map_err(bad)?.0;
             if verified.read_bytes == 0 {
                 return Err(AgentError::Fio("fio (verify-read) read nothing".into()));
@@ -271,6 +340,7 @@ impl Trial<'_> {
             agent: self.agent,
             fio: &self.fio,
             test,
+            job,
             probes: self.probes,
             limit: &self.limit,
         };
@@ -281,7 +351,7 @@ impl Trial<'_> {
         mounted.alive()?;
 
         self.enter(Phase::VerifyWrite)?;
-        if let Some(invocation) = command::verify_write(test, &root) {
+        if let Some(invocation) = command::verify_write(test, job, &root) {
             let (read, written) = self.fio(&invocation, daemon)?.bytes().map_err(bad)?;
             if read < written || written == 0 {
                 return Err(AgentError::Fio(format!(
@@ -297,7 +367,7 @@ impl Trial<'_> {
             let lower = self.agent.folder().join("lower/files");
             let names = compare::same_names(&self.cell.system, &root, &lower)?;
             let digests = compare::digests(&root, &names, &self.limit)?;
-            Some((names, digests))
+            Some(Seen::Files(names, digests))
         } else {
             None
         };

@@ -269,6 +269,7 @@ impl<'a> Site<'a> {
             log,
             bin: self.agent.options().bin.clone(),
             slow_percent,
+            kernel_cache: None,
         })?)
     }
 

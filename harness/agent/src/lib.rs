@@ -21,6 +21,7 @@ pub mod layout;
 pub mod limit;
 pub mod lowerfs;
 mod measure;
+mod metadata;
 pub mod process;
 pub mod serve;
 pub mod sys;

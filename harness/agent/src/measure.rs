@@ -4,14 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use efuse_model::counters::{Counters, Probes};
-use efuse_model::test::Test;
+use efuse_model::test::{FioJob, Test};
 use efuse_probes::kernel::{self, Connection};
 use efuse_probes::{Subjects, Window};
 use efuse_systems::Mounted;
 
 use crate::agent::Agent;
 use crate::error::{AgentError, Result};
-use crate::fio::barrier::{Phase, SWITCHES_PER_JOB};
+use crate::fio::barrier::{Phase, Whose};
 use crate::fio::{self, Barrier, Invocation, Report, command};
 use crate::limit::Limit;
 
@@ -20,12 +20,14 @@ pub(crate) struct Measure<'a> {
     pub agent: &'a Agent,
     pub fio: &'a Path,
     pub test: &'a Test,
+    pub job: &'a FioJob,
     pub probes: Probes,
     pub limit: &'a Limit,
 }
 
 /// Counts between the edges of the phase.
-struct Count<'a> {
+pub(crate) struct Count<'a> {
+    whose: Whose,
     perf: std::result::Result<(), &'a str>,
     daemon: Option<u32>,
     kernel: Option<kernel::Probes>,
@@ -34,11 +36,43 @@ struct Count<'a> {
     problems: Vec<String>,
 }
 
+impl<'a> Count<'a> {
+    /// For the jobs of one program and the daemon that serves them. Probes inside the
+    /// kernel are attached here, before anything runs.
+    pub fn new(agent: &'a Agent, mounted: &Mounted, whose: Whose, probes: Probes) -> Self {
+        let mut count = Self {
+            whose,
+            perf: agent.perf(),
+            daemon: mounted.daemon_pid(),
+            kernel: None,
+            window: None,
+            counters: None,
+            problems: Vec::new(),
+        };
+        if probes == Probes::On {
+            let connection = mounted.family().zip(mounted.connection());
+            let connection = connection.map(|(family, number)| Connection { family, number });
+            match kernel::Probes::attach(connection) {
+                Ok(probes) => count.kernel = Some(probes),
+                Err(e) => count.problems.push(e.to_string()),
+            }
+        }
+        count
+    }
+
+    /// What was counted, with what could not be and why.
+    pub fn finish(mut self) -> Counters {
+        let mut counters = self.counters.take().unwrap_or_default();
+        counters.missing.append(&mut self.problems);
+        counters
+    }
+}
+
 impl Phase for Count<'_> {
     fn starts(&mut self, fio: u32, jobs: Vec<u32>) {
         let subjects = Subjects {
             fio,
-            own_switches: SWITCHES_PER_JOB * jobs.len() as u64,
+            own_switches: self.whose.switches() * jobs.len() as u64,
             jobs,
             daemon: self.daemon,
         };
@@ -74,7 +108,7 @@ impl Phase for Count<'_> {
 impl Measure<'_> {
     /// The job's command.
     pub fn invocation(&self, mounted: &Mounted) -> Invocation {
-        command::measure(self.test, mounted.root())
+        command::measure(self.test, self.job, mounted.root())
     }
 
     /// Runs the job. Counters never make it fail: what could not be counted is said in
@@ -84,25 +118,11 @@ impl Measure<'_> {
     /// If fio fails.
     pub fn run(&self, invocation: &Invocation, mounted: &Mounted) -> Result<(Report, Counters)> {
         let daemon = mounted.daemon_pid();
-        let mut count = Count {
-            perf: self.agent.perf(),
-            daemon,
-            kernel: None,
-            window: None,
-            counters: None,
-            problems: Vec::new(),
-        };
-        if self.probes == Probes::On {
-            let connection = mounted.family().zip(mounted.connection());
-            let connection = connection.map(|(family, number)| Connection { family, number });
-            match kernel::Probes::attach(connection) {
-                Ok(probes) => count.kernel = Some(probes),
-                Err(e) => count.problems.push(e.to_string()),
-            }
-        }
-        let job = &self.test.job;
+        let mut count = Count::new(self.agent, mounted, Whose::Fio, self.probes);
+        let job = self.job;
         let mut barrier = Barrier::new(
             &self.agent.folder().join("barrier"),
+            Whose::Fio,
             job.jobs,
             Duration::from_millis(job.ramp_ms),
             &mut count,
@@ -116,9 +136,7 @@ impl Measure<'_> {
             self.limit,
         )?;
         drop(barrier);
-        let mut counters = count.counters.take().unwrap_or_default();
-        counters.missing.append(&mut count.problems);
-        Ok((report, counters))
+        Ok((report, count.finish()))
     }
 
     /// Runs the job and reads its figures.
@@ -132,7 +150,7 @@ impl Measure<'_> {
     ) -> Result<(efuse_model::attempt::Metrics, Report)> {
         let (report, counters) = self.run(invocation, mounted)?;
         let mut metrics = report
-            .metrics(&self.test.job)
+            .metrics(self.job)
             .map_err(|e| AgentError::Fio(format!("fio (measure): {e}")))?;
         metrics.counters = Some(counters);
         Ok((metrics, report))

@@ -17,7 +17,7 @@ use efuse_agent::{Agent, AgentOptions, Cancel, CellResult};
 use efuse_model::attempt::{Outcome, Phase};
 use efuse_model::cell::Cell;
 use efuse_model::counters::Probes;
-use efuse_model::test::Pattern;
+use efuse_model::test::{Job, Pattern};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -128,7 +128,10 @@ fn a_hanging_daemon_ends_with_the_time_limit() {
     };
     for at in [Phase::VerifyRead, Phase::Measure, Phase::Compare] {
         let mut cell = endless(system);
-        (cell.test.job.runtime_ms, cell.test.job.io_bytes) = (None, Some(1 << 20));
+        let Job::Fio(job) = &mut cell.test.job else {
+            panic!("a job of fio's");
+        };
+        (job.runtime_ms, job.io_bytes) = (None, Some(1 << 20));
         let result = agent.run_cell(&cell, Probes::Off, Duration::from_secs(8), &mut |phase| {
             if phase == at {
                 kill(daemon(&agent).expect("a running daemon"), Signal::SIGSTOP).unwrap();

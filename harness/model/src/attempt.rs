@@ -54,6 +54,9 @@ pub struct Metrics {
     pub read: Option<OpMetrics>,
     /// Writes, if the job writes.
     pub write: Option<OpMetrics>,
+    /// Operations of a metadata job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operations: Option<OpMetrics>,
     /// Length of the measured phase, milliseconds.
     pub runtime_ms: f64,
     /// fio's own context switches (`ctx`, summed over jobs): fio's processes only.
@@ -78,6 +81,9 @@ pub struct Verified {
     pub files_compared: u32,
     /// Bytes in those files.
     pub bytes_compared: u64,
+    /// Operations of a metadata job whose answers were checked, all of them.
+    #[serde(default)]
+    pub operations: u64,
 }
 
 /// The step of a cell, for progress and for failure messages.

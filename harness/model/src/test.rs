@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::metadata::MetadataJob;
+
 /// Access pattern of a job, in fio's own words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -101,6 +103,48 @@ pub struct FioJob {
     pub options: BTreeMap<String, String>,
 }
 
+/// What a test does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Job {
+    /// Data, by fio.
+    Fio(FioJob),
+    /// Names and attributes, by `metaload`.
+    Metadata(MetadataJob),
+}
+
+impl Job {
+    /// The job, if it is fio's.
+    #[must_use]
+    pub const fn fio(&self) -> Option<&FioJob> {
+        match self {
+            Self::Fio(job) => Some(job),
+            Self::Metadata(_) => None,
+        }
+    }
+
+    /// The job, if it is one of metadata.
+    #[must_use]
+    pub const fn metadata(&self) -> Option<&MetadataJob> {
+        match self {
+            Self::Metadata(job) => Some(job),
+            Self::Fio(_) => None,
+        }
+    }
+
+    /// Bytes of all its files.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Fio(job) => job.file_bytes.saturating_mul(job.files.into()),
+            // At most a block of data a file, and its inode.
+            Self::Metadata(job) => u64::from(job.dirs)
+                .saturating_mul(u64::from(job.files) + 1)
+                .saturating_mul(4096 + 256),
+        }
+    }
+}
+
 /// A named job with its verification.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -110,7 +154,7 @@ pub struct Test {
     /// One line for charts and tables.
     pub title: String,
     /// The job.
-    pub job: FioJob,
+    pub job: Job,
     /// The checks around it.
     pub verify: Verify,
     /// Which published profile and test this one repeats (`("vm", 1)`), for the

@@ -9,6 +9,7 @@ use efuse_model::cell::{TWIN, mounted_system};
 use efuse_model::device::Device;
 use efuse_model::environment::Place;
 use efuse_model::plan::{self as model, Adaptive, PlannedSystem};
+use efuse_model::test::Job;
 use efuse_workloads::Workload;
 use serde::Serialize;
 
@@ -279,7 +280,19 @@ fn render(plan: &model::Plan, clock: &Clock, estimate: Duration, order: bool) ->
     );
     let mut tests = Table::new(&["test", "job", ">files", ">size", "title"]);
     for test in &plan.tests {
-        let job = &test.job;
+        let job = match &test.job {
+            Job::Fio(job) => job,
+            Job::Metadata(job) => {
+                tests.row([
+                    test.id.clone(),
+                    format!("{} x {}", job.kind.name(), job.threads),
+                    (u64::from(job.dirs) * u64::from(job.files)).to_string(),
+                    "up to 4 KiB".to_owned(),
+                    test.title.clone(),
+                ]);
+                continue;
+            }
+        };
         let mix = if job.pattern.reads() && job.pattern.writes() {
             format!(" {}/{}", job.read_percent, 100 - job.read_percent)
         } else {

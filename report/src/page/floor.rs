@@ -101,14 +101,14 @@ pub fn table(page: &Page<'_>) -> Markup {
             thead { tr {
                 th scope="col" { "System" }
                 th scope="col" { "Test" }
-                @for op in Op::ALL { th.num scope="col" { (op.name()) " IOPS" } }
+                @for op in page.all_ops() { th.num scope="col" { (op.name()) " IOPS" } }
             } }
             tbody { @for (twin, original) in &twins { @for test in &page.run.plan.tests { tr {
                 th scope="row" { (system_name(page, &twin.id)) }
                 td { (test.id) }
                 @if let Some(reason) = &twin.skipped {
-                    td.none colspan="2" { "skipped: " (reason) }
-                } @else { @for op in Op::ALL {
+                    td.none colspan=(page.all_ops().len()) { "skipped: " (reason) }
+                } @else { @for op in page.all_ops() {
                     @if !page.ops(test).contains(&op) {
                         td.none { "no " (op.name()) "s in this test" }
                     } @else if let Some(f) = of(page, original, &test.id, op, Metric::Iops) {

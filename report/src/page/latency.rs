@@ -31,10 +31,7 @@ impl Pooled {
             max_us: 0.0,
         };
         for m in page.run.of(test, system) {
-            let figures = match op {
-                Op::Read => m.metrics.read.as_ref(),
-                Op::Write => m.metrics.write.as_ref(),
-            };
+            let figures = op.of(&m.metrics);
             let Some(figures) = figures else { continue };
             pooled.n.1 += 1;
             if figures.clat_bins.count() > 0 {

@@ -161,20 +161,25 @@ impl<'a> Page<'a> {
 
     /// The directions of a test: what its pattern does and whatever has figures.
     fn ops(&self, test: &Test) -> Vec<Op> {
-        let does = |op| match op {
-            Op::Read => test.job.pattern.reads(),
-            Op::Write => test.job.pattern.writes(),
-        };
         Op::ALL
             .into_iter()
             .filter(|op| {
-                does(*op)
+                op.is_in(test)
                     || self
                         .table
                         .across(&test.id, *op, Metric::Iops)
                         .next()
                         .is_some()
             })
+            .collect()
+    }
+
+    /// The directions that any test has.
+    fn all_ops(&self) -> Vec<Op> {
+        let tests = &self.run.plan.tests;
+        Op::ALL
+            .into_iter()
+            .filter(|op| tests.iter().any(|t| self.ops(t).contains(op)))
             .collect()
     }
 

@@ -46,11 +46,7 @@ impl Cost {
 /// summarised on its own.
 fn cost(page: &Page<'_>, test: &str, system: &str, op: Op) -> Option<Cost> {
     let iops = |m: &Measured| {
-        let figures = match op {
-            Op::Read => m.metrics.read.as_ref(),
-            Op::Write => m.metrics.write.as_ref(),
-        };
-        Some((m.repetition, Metric::Iops.of(figures?)?))
+        Some((m.repetition, Metric::Iops.of(op.of(&m.metrics)?)?))
     };
     let with: Vec<(u32, f64)> = page.run.probed_of(test, system).filter_map(iops).collect();
     let values = |v: &[(u32, f64)]| v.iter().map(|(_, x)| *x).collect::<Vec<_>>();

@@ -8,7 +8,7 @@ use super::{Page, floor, ratio_cell, scrolling, system_name, under};
 use crate::chart::{Band, Chart, Content, Line, Scale};
 use crate::error::ReportError;
 use crate::format;
-use crate::metric::{Metric, Op};
+use crate::metric::Metric;
 use crate::stats;
 
 /// What was run, when and where.
@@ -195,7 +195,7 @@ fn card(page: &Page<'_>, test: &efuse_model::test::Test, base: &str) -> Markup {
 fn forest(page: &Page<'_>, base: &str) -> Result<Markup, ReportError> {
     let plan = &page.run.plan;
     let mut panels = Vec::new();
-    for op in Op::ALL {
+    for op in page.all_ops() {
         let mut values = vec![1.0];
         let mut lines = Vec::new();
         let mut read_out = Vec::new();

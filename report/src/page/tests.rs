@@ -1,7 +1,8 @@
 //! One section per test: what was run, its charts and their tables.
 
 use efuse_model::counters::Probes;
-use efuse_model::test::Test;
+use efuse_model::metadata::MetadataJob;
+use efuse_model::test::{FioJob, Job, Test};
 use maud::{Markup, PreEscaped, html};
 
 use super::{
@@ -16,7 +17,11 @@ use crate::metric::{Metric, Op};
 pub fn section(page: &Page<'_>, index: usize, test: &Test) -> Result<Markup, ReportError> {
     let heading = format!("h-test-{index}");
     let mut figures = Vec::new();
+    let ops = page.ops(test);
     for metric in Metric::CHARTS {
+        if !ops.iter().any(|op| op.has(metric)) {
+            continue;
+        }
         figures.push(figure(page, index, test, metric)?);
     }
     figures.push(percentiles(page, index, test)?);
@@ -46,7 +51,26 @@ pub fn section(page: &Page<'_>, index: usize, test: &Test) -> Result<Markup, Rep
 }
 
 fn job(test: &Test) -> Markup {
-    let j = &test.job;
+    match &test.job {
+        Job::Fio(job) => fio_job(job),
+        Job::Metadata(job) => metadata_job(job),
+    }
+}
+
+fn metadata_job(j: &MetadataJob) -> Markup {
+    html! {
+        p.job {
+            (j.kind.name()) " in " (j.dirs) " folders of " (j.files) " files, "
+            (j.threads) @if j.threads == 1 { " thread" } @else { " threads" }
+            " for " (format::duration_ms(j.runtime_ms as f64))
+            @if j.ramp_ms > 0 { ", after " (format::duration_ms(j.ramp_ms as f64)) " of unmeasured lead-in" }
+            "; the daemon lets the kernel keep names and attributes: " (j.kernel_cache.name())
+            ". Every answer is checked. The same job on every system."
+        }
+    }
+}
+
+fn fio_job(j: &FioJob) -> Markup {
     let pattern = if j.pattern.reads() && j.pattern.writes() {
         format!("{} ({} % reads)", j.pattern.as_fio(), j.read_percent)
     } else {

@@ -17,7 +17,7 @@ use efuse_model::device::Device;
 use efuse_model::environment::{Accelerator, Environment, Place};
 use efuse_model::plan::{Plan, PlannedSystem, Slot};
 use efuse_model::store::RunDir;
-use efuse_model::test::{FioJob, Pattern, Test, Verify};
+use efuse_model::test::{FioJob, Job, Pattern, Test, Verify};
 
 /// A run to be written.
 pub struct Fixture {
@@ -49,7 +49,7 @@ pub fn test(id: &str, pattern: Pattern, published: Option<(&str, u32)>) -> Test 
     Test {
         id: id.into(),
         title: format!("fixture: {}", pattern.as_fio()),
-        job: FioJob {
+        job: Job::Fio(FioJob {
             engine: "libaio".into(),
             pattern,
             read_percent: 70,
@@ -63,7 +63,7 @@ pub fn test(id: &str, pattern: Pattern, published: Option<(&str, u32)>) -> Test 
             runtime_ms: Some(5000),
             ramp_ms: 500,
             options: BTreeMap::new(),
-        },
+        }),
         verify: Verify {
             read_bytes: 8 << 20,
             write_bytes: 4 << 20,
@@ -268,6 +268,7 @@ pub fn done(read: Option<f64>, write: Option<f64>) -> Outcome {
         metrics: Box::new(Metrics {
             read: read.map(|iops| op(iops, 0.02)),
             write: write.map(|iops| op(iops, 0.6)),
+            operations: None,
             runtime_ms: 5000.0,
             fio_ctx: 1,
             fio_usr_percent: 1.0,
@@ -279,6 +280,7 @@ pub fn done(read: Option<f64>, write: Option<f64>) -> Outcome {
             write_bytes: 4 << 20,
             files_compared: 1,
             bytes_compared: 64 << 20,
+            operations: 0,
         },
     }
 }

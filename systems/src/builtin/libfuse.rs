@@ -3,7 +3,7 @@
 
 use crate::controls::{PASSTHROUGH_LL, SHIM};
 use crate::recipe::Recipe;
-use crate::settings::{TIMEOUT_S, WORKERS};
+use crate::settings::WORKERS;
 use crate::{MountContext, Mounted, Need, System, SystemError, digest_of};
 
 /// libfuse's `passthrough_ll` on `/dev/fuse`.
@@ -20,7 +20,7 @@ impl Libfuse {
         //   fast as it can be.
         // cache=auto, timeout: see the shared settings; both are its defaults.
         let options = format!(
-            "source={{lower}},cache=auto,timeout={TIMEOUT_S},no_writeback,no_xattr,\
+            "source={{lower}},cache=auto,timeout={{timeout}},no_writeback,no_xattr,\
              clone_fd,max_idle_threads={WORKERS},allow_other,default_permissions,fsname=libfuse"
         );
         Recipe::new(

@@ -2,7 +2,6 @@
 //! pass-through): one program, so that they differ in nothing but the mechanism.
 
 use crate::recipe::Recipe;
-use crate::settings::TIMEOUT_S;
 
 /// Name of the program.
 pub(crate) const PROGRAM: &str = "stackfs";
@@ -23,9 +22,9 @@ pub(super) fn recipe(device: &str, fs_type: &str, more: &[&str]) -> Recipe {
         "--workers",
         "{threads}",
         "--entry-timeout",
-        TIMEOUT_S,
+        "{timeout}",
         "--attr-timeout",
-        TIMEOUT_S,
+        "{timeout}",
         "--allow-other",
         "--default-permissions",
     ];

@@ -99,6 +99,7 @@ pub fn context_in(dir: &Path) -> MountContext {
         log: dir.join("daemon.log"),
         bin: bins(),
         slow_percent: 0,
+        kernel_cache: None,
     }
 }
 

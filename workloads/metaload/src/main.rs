@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
 use clap::Parser;
-use efuse_metaload::run;
+use efuse_metaload::run::{self, Meeting};
 use efuse_metaload::tree::Tree;
 use efuse_model::metadata::{KernelCache, MetadataJob, MetadataKind};
 
@@ -46,6 +46,11 @@ struct Cli {
     /// Unmeasured lead-in, milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     ramp: u64,
+
+    /// Folder with the FIFOs arrived, start and end, by which a harness holds the threads
+    /// at both ends of the measured phase.
+    #[arg(long, value_name = "FOLDER")]
+    meeting: Option<PathBuf>,
 }
 
 fn kind(name: &str) -> Result<MetadataKind> {
@@ -81,6 +86,10 @@ fn run(cli: &Cli) -> Result<()> {
             ramp_ms: cli.ramp,
             kernel_cache: KernelCache::OneSecond,
         },
+        cli.meeting
+            .clone()
+            .map(|folder| Meeting { folder })
+            .as_ref(),
     )?;
     println!("{}", serde_json::to_string(&report)?);
     Ok(())

@@ -1,5 +1,8 @@
 //! Threads that operate for a given time.
 
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -78,11 +81,40 @@ impl Tally {
     }
 }
 
+/// Two points, at both ends of the measured phase, at which each thread tells a harness
+/// that it has arrived and waits until it is let go, so that counters can be read while
+/// all of them sleep: FIFOs `arrived`, `start` and `end` in a folder.
+#[derive(Clone, Debug)]
+pub struct Meeting {
+    /// The folder.
+    pub folder: PathBuf,
+}
+
+impl Meeting {
+    fn meet(&self, letter: &[u8], fifo: &str) -> Result<(), LoadError> {
+        let arrived = self.folder.join("arrived");
+        OpenOptions::new()
+            .write(true)
+            .open(&arrived)
+            .and_then(|mut file| file.write_all(letter))
+            .map_err(LoadError::io("write to", &arrived))?;
+        let fifo = self.folder.join(fifo);
+        let mut line = [0];
+        File::open(&fifo)
+            .and_then(|mut file| file.read_exact(&mut line))
+            .map_err(LoadError::io("read", &fifo))
+    }
+}
+
 /// Does the job in a tree that is laid out, and leaves the tree as it was.
 ///
 /// # Errors
 /// At the first system call that fails or answers wrongly, in any thread.
-pub fn run(tree: &Tree, job: &MetadataJob) -> Result<MetadataReport, LoadError> {
+pub fn run(
+    tree: &Tree,
+    job: &MetadataJob,
+    meeting: Option<&Meeting>,
+) -> Result<MetadataReport, LoadError> {
     if job.threads == 0 || job.runtime_ms == 0 {
         return Err(LoadError::Job(
             "at least one thread and one millisecond are needed".into(),
@@ -100,7 +132,7 @@ pub fn run(tree: &Tree, job: &MetadataJob) -> Result<MetadataReport, LoadError> 
                 let (together, failed) = (&together, &failed);
                 scope.spawn(move || {
                     together.wait();
-                    let result = work(worker, job, failed);
+                    let result = work(worker, job, failed, meeting);
                     if result.is_err() {
                         failed.store(true, Ordering::Relaxed);
                     }
@@ -137,12 +169,16 @@ fn work(
     mut worker: Worker<'_>,
     job: &MetadataJob,
     failed: &AtomicBool,
+    meeting: Option<&Meeting>,
 ) -> Result<(Tally, f64), LoadError> {
     let mut tally = Tally::new();
     let ramp_end = Instant::now() + Duration::from_millis(job.ramp_ms);
     while Instant::now() < ramp_end && !failed.load(Ordering::Relaxed) {
         worker.operate()?;
         tally.ramp_ops += 1;
+    }
+    if let Some(meeting) = meeting {
+        meeting.meet(b"s", "start")?;
     }
     let begin = Instant::now();
     let end = begin + Duration::from_millis(job.runtime_ms);
@@ -156,6 +192,9 @@ fn work(
         last = now;
     }
     let seconds = last.duration_since(begin).as_secs_f64();
+    if let Some(meeting) = meeting {
+        meeting.meet(b"e", "end")?;
+    }
     worker.finish()?;
     Ok((tally, seconds))
 }
@@ -186,7 +225,7 @@ mod tests {
         let before = snapshot(dir.path()).unwrap();
         assert_eq!(before.len(), 3 + 21);
         for kind in MetadataKind::ALL {
-            let report = run(&tree, &job(kind)).unwrap();
+            let report = run(&tree, &job(kind), None).unwrap();
             assert!(report.ops > 0, "{kind:?}");
             assert_eq!(report.latency.count(), report.ops, "{kind:?}");
             let after = snapshot(dir.path()).unwrap();
@@ -200,7 +239,7 @@ mod tests {
         let tree = Tree::new(dir.path(), 1, 1);
         tree.lay_out().unwrap();
         let fails = |kind, part: &str| {
-            let message = run(&tree, &job(kind)).unwrap_err().to_string();
+            let message = run(&tree, &job(kind), None).unwrap_err().to_string();
             assert!(message.contains(part), "{message}");
         };
         std::fs::write(tree.missing(0), "").unwrap();

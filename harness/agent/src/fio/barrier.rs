@@ -75,6 +75,40 @@ pub struct Barrier<'a> {
     last: Instant,
     threads: Vec<u32>,
     phase: &'a mut dyn Phase,
+    whose: Whose,
+}
+
+/// Whose jobs they are, which tells how their threads are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// fio's: each waits for the child that is its barrier.
+    Fio,
+    /// `metaload`'s: all its threads but the first, and each comes to the barrier itself.
+    Metaload,
+}
+
+impl Whose {
+    /// Switches that the barrier itself makes in each job between the start and the end
+    /// of counting.
+    #[must_use]
+    pub const fn switches(self) -> u64 {
+        match self {
+            Self::Fio => SWITCHES_PER_JOB,
+            // The sleep at the end.
+            Self::Metaload => 1,
+        }
+    }
+
+    fn threads(self, pid: u32) -> efuse_probes::Result<Vec<u32>> {
+        match self {
+            Self::Fio => proc::threads_with_children(pid),
+            Self::Metaload => {
+                let mut threads = proc::threads(pid)?;
+                threads.retain(|thread| *thread != pid);
+                Ok(threads)
+            }
+        }
+    }
 }
 
 impl std::fmt::Debug for Barrier<'_> {
@@ -112,7 +146,13 @@ impl<'a> Barrier<'a> {
     ///
     /// # Errors
     /// If the folder or a FIFO cannot be made.
-    pub fn new(folder: &Path, jobs: u32, ramp: Duration, phase: &'a mut dyn Phase) -> Result<Self> {
+    pub fn new(
+        folder: &Path,
+        whose: Whose,
+        jobs: u32,
+        ramp: Duration,
+        phase: &'a mut dyn Phase,
+    ) -> Result<Self> {
         let _ = fs::remove_dir_all(folder);
         fs::create_dir(folder).map_err(AgentError::io(folder, "create the folder"))?;
         Ok(Self {
@@ -127,11 +167,12 @@ impl<'a> Barrier<'a> {
             last: Instant::now(),
             threads: Vec::new(),
             phase,
+            whose,
         })
     }
 
     /// fio's working folder: it writes what the commands print there.
-    pub(super) fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
@@ -182,11 +223,11 @@ impl<'a> Barrier<'a> {
     }
 
     fn find(&mut self, child: u32) -> Vec<u32> {
-        match proc::threads_with_children(child) {
+        match self.whose.threads(child) {
             Ok(threads) if threads.len() == self.jobs => threads,
             Ok(threads) => {
                 self.phase.failed(format!(
-                    "fio has {} threads that wait for a child at the start, not {}",
+                    "{} threads wait at the start, not {}",
                     threads.len(),
                     self.jobs
                 ));
@@ -194,7 +235,7 @@ impl<'a> Barrier<'a> {
             }
             Err(e) => {
                 self.phase
-                    .failed(format!("fio's job threads cannot be found: {e}"));
+                    .failed(format!("the jobs' threads cannot be found: {e}"));
                 Vec::new()
             }
         }

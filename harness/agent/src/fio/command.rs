@@ -208,8 +208,7 @@ fn share(bytes: u64, jobs: u64, block: u64) -> u64 {
 ///
 /// # Errors
 /// With the field that has to be changed.
-pub fn check(test: &Test) -> Result<()> {
-    let job = &test.job;
+pub fn check(test: &Test, job: &FioJob) -> Result<()> {
     let bad = |reason: String| {
         Err(AgentError::Job {
             test: test.id.clone(),
@@ -264,7 +263,7 @@ pub fn layout(job: &FioJob, folder: &Path, direct: bool) -> Invocation {
         LAYOUT_BLOCK
     } else {
         // One write per file; small files only, as larger ones are whole MiB in practice.
-        interval(job).max(greatest_divisor(job.file_bytes, interval(job)))
+        interval(job).max(greagooddivisor(job.file_bytes, interval(job)))
     };
     b.flag("thread")
         .set("ioengine", "libaio")
@@ -286,7 +285,7 @@ pub fn layout(job: &FioJob, folder: &Path, direct: bool) -> Invocation {
 }
 
 /// The largest multiple of `step` that divides `bytes` and is at most 1 MiB.
-fn greatest_divisor(bytes: u64, step: u64) -> u64 {
+fn greagooddivisor(bytes: u64, step: u64) -> u64 {
     (1..=LAYOUT_BLOCK / step)
         .rev()
         .map(|n| n * step)
@@ -296,8 +295,7 @@ fn greatest_divisor(bytes: u64, step: u64) -> u64 {
 
 /// Reads laid-out blocks through the system and checks them; `None` if the test wants none.
 #[must_use]
-pub fn verify_read(test: &Test, root: &Path) -> Option<Invocation> {
-    let job = &test.job;
+pub fn verify_read(test: &Test, job: &FioJob, root: &Path) -> Option<Invocation> {
     if test.verify.read_bytes == 0 {
         return None;
     }
@@ -321,8 +319,7 @@ pub fn verify_read(test: &Test, root: &Path) -> Option<Invocation> {
 
 /// The measured job.
 #[must_use]
-pub fn measure(test: &Test, root: &Path) -> Invocation {
-    let job = &test.job;
+pub fn measure(test: &Test, job: &FioJob, root: &Path) -> Invocation {
     let mut b = global("json+");
     b.set("name", &test.id);
     io(&mut b, job, job.pattern, SEED_MEASURE);
@@ -361,8 +358,7 @@ pub fn measure(test: &Test, root: &Path) -> Invocation {
 
 /// Writes blocks through the system and reads them back; `None` if the test wants none.
 #[must_use]
-pub fn verify_write(test: &Test, root: &Path) -> Option<Invocation> {
-    let job = &test.job;
+pub fn verify_write(test: &Test, job: &FioJob, root: &Path) -> Option<Invocation> {
     if test.verify.write_bytes == 0 {
         return None;
     }
@@ -395,15 +391,22 @@ pub fn verify_write(test: &Test, root: &Path) -> Option<Invocation> {
 
 #[cfg(test)]
 mod tests {
-    use efuse_model::test::Verify;
+    use efuse_model::test::{Job, Verify};
 
     use super::*;
 
-    fn test() -> Test {
+    /// A test, and its job apart.
+    fn test() -> (Test, FioJob) {
+        let test = whole();
+        let job = test.job.fio().expect("a job of fio's").clone();
+        (test, job)
+    }
+
+    fn whole() -> Test {
         Test {
             id: "T1".into(),
             title: String::new(),
-            job: FioJob {
+            job: Job::Fio(FioJob {
                 engine: "libaio".into(),
                 pattern: Pattern::RandRw,
                 read_percent: 70,
@@ -417,7 +420,7 @@ mod tests {
                 runtime_ms: Some(5000),
                 ramp_ms: 100,
                 options: [("rate_iops".to_owned(), "5000".to_owned())].into(),
-            },
+            }),
             verify: Verify {
                 read_bytes: 4 << 20,
                 write_bytes: 1 << 20,
@@ -429,13 +432,13 @@ mod tests {
 
     #[test]
     fn the_measured_job_is_what_was_asked_for() {
-        let text = measure(&test(), Path::new("/run/mnt")).display();
+        let (test, mut job) = test();
+        let text = measure(&test, &job, Path::new("/run/mnt")).display();
         let wanted = "fio --output-format=json+ --clocksource=clock_gettime --eta=never --name=T1 --thread --group_reporting --ioengine=libaio --rw=randrw --bs=4096 --iodepth=32 --direct=1 --randrepeat=1 --randseed=3826 --fallocate=none --allow_file_create=0 --create_serialize=0 --invalidate=0 --file_service_type=random --numjobs=4 --filesize=8388608 --norandommap --rwmixread=70 --io_size=16777216 --runtime=5000ms --ramp_time=100ms --percentile_list=50:90:99:99.9 --rate_iops=5000 --directory=/run/mnt --filename=f0:f1";
         assert_eq!(text, wanted);
-        let mut timed = test();
-        timed.job.io_bytes = None;
+        job.io_bytes = None;
         assert!(
-            measure(&timed, Path::new("/m"))
+            measure(&test, &job, Path::new("/m"))
                 .display()
                 .contains("--runtime=5000ms --time_based")
         );
@@ -443,11 +446,11 @@ mod tests {
 
     #[test]
     fn verification_has_the_engine_depth_and_flags_of_the_job() {
-        let test = test();
+        let (test, job) = test();
         let root = Path::new("/run/mnt");
         for invocation in [
-            verify_read(&test, root).unwrap(),
-            verify_write(&test, root).unwrap(),
+            verify_read(&test, &job, root).unwrap(),
+            verify_write(&test, &job, root).unwrap(),
         ] {
             for option in [
                 "--ioengine=libaio",
@@ -461,19 +464,20 @@ mod tests {
         }
         let mut none = test;
         (none.verify.read_bytes, none.verify.write_bytes) = (0, 0);
-        assert_eq!(verify_read(&none, root), None);
-        assert_eq!(verify_write(&none, root), None);
+        assert_eq!(verify_read(&none, &job, root), None);
+        assert_eq!(verify_write(&none, &job, root), None);
     }
 
     #[test]
     fn wrong_jobs_are_refused_with_the_field() {
         let refused = |change: fn(&mut FioJob), word: &str| {
-            let mut test = test();
-            change(&mut test.job);
-            let text = check(&test).unwrap_err().to_string();
+            let (test, mut job) = test();
+            change(&mut job);
+            let text = check(&test, &job).unwrap_err().to_string();
             assert!(text.contains(word), "{text}");
         };
-        check(&test()).unwrap();
+        let (good, job) = test();
+        check(&good, &job).unwrap();
         refused(|j| j.block_bytes = 1000, "block_bytes");
         refused(|j| j.block_bytes = 6000, "block_bytes");
         refused(|j| j.file_bytes = 100, "file_bytes");
@@ -492,7 +496,7 @@ mod tests {
 
     #[test]
     fn odd_paths_are_quoted() {
-        let invocation = layout(&test().job, Path::new("/a:b/it's"), true);
+        let invocation = layout(&test().1, Path::new("/a:b/it's"), true);
         assert!(
             invocation
                 .display()

@@ -189,6 +189,7 @@ impl Report {
         let metrics = Metrics {
             read,
             write,
+            operations: None,
             runtime_ms,
             fio_ctx: group.count("ctx")?,
             fio_usr_percent: group.number("usr_cpu")?,

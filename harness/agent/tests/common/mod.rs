@@ -8,7 +8,7 @@ use efuse_agent::{Agent, AgentOptions, Cancel};
 use efuse_model::cell::Cell;
 use efuse_model::device::Device;
 use efuse_model::environment::{Accelerator, Place};
-use efuse_model::test::{FioJob, Pattern, Test, Verify};
+use efuse_model::test::{FioJob, Job, Pattern, Test, Verify};
 use efuse_systems::BinDirs;
 
 pub const TIMEOUT: Duration = Duration::from_secs(300);
@@ -102,7 +102,7 @@ pub fn cell(system: &str, job: FioJob) -> Cell {
         test: Test {
             id: "T".into(),
             title: "host test".into(),
-            job,
+            job: Job::Fio(job),
             verify: Verify {
                 read_bytes: 2 << 20,
                 write_bytes: 2 << 20,
