@@ -167,7 +167,7 @@ pub fn opener(
     })
 }
 
-/// The systems' programs, fio, mkfs.ext4, whatever more is asked for and is here, and
+/// The systems' programs, fio, metaload, mkfs.ext4, whatever more is asked for and is here, and
 /// the user's own descriptions.
 fn guest_files(
     catalogue: &Catalogue,
@@ -178,7 +178,7 @@ fn guest_files(
     let mut programs = catalogue
         .registry
         .programs(systems.iter().map(String::as_str));
-    for name in ["fio", "mkfs.ext4"].iter().chain(extra_programs) {
+    for name in ["fio", "mkfs.ext4", "metaload"].iter().chain(extra_programs) {
         let found = bins
             .find(name)
             .or_else(|| Some(Path::new("/usr/sbin").join(name)).filter(|p| p.exists()));
