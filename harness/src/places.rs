@@ -178,7 +178,10 @@ fn guest_files(
     let mut programs = catalogue
         .registry
         .programs(systems.iter().map(String::as_str));
-    for name in ["fio", "mkfs.ext4", "metaload"].iter().chain(extra_programs) {
+    for name in ["fio", "mkfs.ext4", "metaload"]
+        .iter()
+        .chain(extra_programs)
+    {
         let found = bins
             .find(name)
             .or_else(|| Some(Path::new("/usr/sbin").join(name)).filter(|p| p.exists()));

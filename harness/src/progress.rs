@@ -84,6 +84,13 @@ pub fn describe(attempt: &Attempt) -> String {
     );
     match &attempt.outcome {
         Outcome::Done { metrics, verified } => {
+            if let Some(op) = &metrics.operations {
+                return format!(
+                    "{head}: {} operations/s, {} answers checked, took {took}",
+                    show_figure(op.iops),
+                    show_figure(verified.operations as f64)
+                );
+            }
             let parts: Vec<String> = [("read", &metrics.read), ("write", &metrics.write)]
                 .into_iter()
                 .filter_map(|(name, op)| {

@@ -83,6 +83,14 @@ pub struct Row {
     pub write_iops: Option<f64>,
     /// Read IOPS against the base system.
     pub read_ratio: Option<Ratio>,
+    /// Median of metadata operations per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation_rate: Option<f64>,
+    /// Metadata operations per second against the base system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation_ratio: Option<Ratio>,
+    /// Metadata operations whose answers were checked.
+    pub verified_operations: u64,
     /// Write IOPS against the base system.
     pub write_ratio: Option<Ratio>,
     /// Bytes whose content was checked, over the repetitions.
@@ -262,6 +270,7 @@ impl<'a> Figures<'a> {
     pub fn rows(&self, base: &str) -> Vec<Row> {
         let metric = |name| Metric::parse(name).expect("a metric of the table");
         let (read, write) = (metric("read-iops"), metric("write-iops"));
+        let operation = metric("op-rate");
         let wide = adaptive::wide(self.plan, self.attempts);
         let mut rows = Vec::new();
         for test in &self.plan.tests {
@@ -288,6 +297,13 @@ impl<'a> Figures<'a> {
                     write_iops: efuse_stats::median(&values(write)),
                     read_ratio: ratio(read),
                     write_ratio: ratio(write),
+                    operation_rate: efuse_stats::median(&values(operation)),
+                    operation_ratio: ratio(operation),
+                    verified_operations: self
+                        .of(&system.id, &test.id, Probes::Off)
+                        .iter()
+                        .map(|(_, _, v)| v.operations)
+                        .sum(),
                     verified_bytes: self
                         .of(&system.id, &test.id, Probes::Off)
                         .iter()
@@ -310,16 +326,22 @@ pub fn render(plan: &Plan, rows: &[Row], base: &str, emulated: bool) -> String {
     let probes = rows.iter().any(|r| r.probed > 0);
     let vs = format!("read vs {base}");
     let ws = format!("write vs {base}");
-    let mut head = vec![
-        "test",
-        "system",
-        ">n",
-        ">read IOPS",
-        ">write IOPS",
-        &vs,
-        &ws,
-        ">verified",
-    ];
+    let os = format!("operations vs {base}");
+    let data = |test: &str| {
+        plan.tests
+            .iter()
+            .any(|t| t.id == test && t.job.fio().is_some())
+    };
+    let any_data = plan.tests.iter().any(|t| t.job.fio().is_some());
+    let any_metadata = plan.tests.iter().any(|t| t.job.fio().is_none());
+    let mut head = vec!["test", "system", ">n"];
+    if any_data {
+        head.extend([">read IOPS", ">write IOPS", &vs, &ws]);
+    }
+    if any_metadata {
+        head.extend([">operations/s", &os]);
+    }
+    head.push(">verified");
     if probes {
         head.push("with probes");
     }
@@ -344,12 +366,23 @@ pub fn render(plan: &Plan, rows: &[Row], base: &str, emulated: bool) -> String {
             row.test.clone(),
             row.system.clone(),
             format!("{}/{}", row.n, row.planned),
-            figure(row.read_iops),
-            figure(row.write_iops),
-            ratio(&row.read_ratio),
-            ratio(&row.write_ratio),
-            show_bytes(row.verified_bytes),
         ];
+        if any_data {
+            line.extend([
+                figure(row.read_iops),
+                figure(row.write_iops),
+                ratio(&row.read_ratio),
+                ratio(&row.write_ratio),
+            ]);
+        }
+        if any_metadata {
+            line.extend([figure(row.operation_rate), ratio(&row.operation_ratio)]);
+        }
+        line.push(if data(&row.test) {
+            show_bytes(row.verified_bytes)
+        } else {
+            format!("{} answers", show_figure(row.verified_operations as f64))
+        });
         if probes {
             line.push(
                 row.probe_cost

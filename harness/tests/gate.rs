@@ -14,7 +14,7 @@ use efuse_model::device::Device;
 use efuse_model::environment::{Accelerator, Clock, Environment, Place};
 use efuse_model::plan::PlannedSystem;
 use efuse_model::store::RunDir;
-use efuse_model::test::{FioJob, Pattern, Test, Verify};
+use efuse_model::test::{FioJob, Job, Pattern, Test, Verify};
 
 struct Project {
     dir: tempfile::TempDir,
@@ -162,7 +162,7 @@ fn test(id: &str, block_bytes: u64) -> Test {
     Test {
         id: id.into(),
         title: "reads".into(),
-        job: FioJob {
+        job: Job::Fio(FioJob {
             engine: "libaio".into(),
             pattern: Pattern::RandRead,
             read_percent: 100,
@@ -176,7 +176,7 @@ fn test(id: &str, block_bytes: u64) -> Test {
             runtime_ms: Some(1000),
             ramp_ms: 0,
             options: BTreeMap::new(),
-        },
+        }),
         verify: Verify {
             read_bytes: 0,
             write_bytes: 0,

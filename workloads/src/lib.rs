@@ -125,7 +125,7 @@ pub enum WorkloadError {
 }
 
 /// The built-in workloads: name and text.
-const BUILT_IN: [(&str, &str); 6] = [
+const BUILT_IN: [(&str, &str); 7] = [
     ("quick", include_str!("../quick.toml")),
     ("smoke", include_str!("../smoke.toml")),
     ("gate", include_str!("../gate.toml")),

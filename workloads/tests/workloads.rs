@@ -65,10 +65,13 @@ fn every_built_in_workload_is_read_and_named_as_its_file() {
         );
         for test in &workload.tests {
             assert!(test.verify.compare, "{name} {}", test.id);
+            if test.job.metadata().is_some() {
+                continue;
+            }
             assert!(test.verify.read_bytes > 0, "{name} {}", test.id);
             assert!(test.verify.write_bytes > 0, "{name} {}", test.id);
-            assert!(fio(&test).direct);
-            assert_eq!(fio(&test).engine, "libaio");
+            assert!(fio(test).direct);
+            assert_eq!(fio(test).engine, "libaio");
         }
         assert!(matches!(workload.device, Device::NvmeModel { .. }));
     }
@@ -80,10 +83,10 @@ fn paper_vm_is_what_was_published() {
     assert_eq!(tests.len(), 3);
     for (test, number) in tests.iter().zip(1..) {
         assert_eq!(test.published, Some(("vm".into(), number)));
-        assert_eq!((fio(&test).jobs, fio(&test).iodepth), (4, 32));
-        assert_eq!(fio(&test).block_bytes, 4096);
-        assert_eq!(fio(&test).pattern, Pattern::RandRw);
-        assert_eq!(fio(&test).read_percent, 70);
+        assert_eq!((fio(test).jobs, fio(test).iodepth), (4, 32));
+        assert_eq!(fio(test).block_bytes, 4096);
+        assert_eq!(fio(test).pattern, Pattern::RandRw);
+        assert_eq!(fio(test).read_percent, 70);
     }
     assert_eq!(fio(&tests[0]).io_bytes, Some(512 << 20));
     assert_eq!(fio(&tests[0]).runtime_ms, None);
@@ -153,10 +156,10 @@ fn a_matrix_leaves_out_what_is_excluded() {
         .find(|t| t.id == "randwrite-64KiB-qd32")
         .unwrap();
     assert_eq!(test.title, "randwrite, 64KiB blocks, depth 32");
-    assert_eq!(fio(&test).block_bytes, 64 << 10);
-    assert_eq!(fio(&test).iodepth, 32);
-    assert_eq!(fio(&test).pattern, Pattern::RandWrite);
-    assert_eq!(fio(&test).read_percent, 0);
+    assert_eq!(fio(test).block_bytes, 64 << 10);
+    assert_eq!(fio(test).iodepth, 32);
+    assert_eq!(fio(test).pattern, Pattern::RandWrite);
+    assert_eq!(fio(test).read_percent, 0);
 }
 
 #[test]
@@ -170,14 +173,14 @@ fn tests_lie_over_defaults_and_keep_the_order_of_the_file() {
     let ids: Vec<&str> = w.tests.iter().map(|t| t.id.as_str()).collect();
     assert_eq!(ids, ["m2", "m1", "A"]);
     let test = &w.tests[2];
-    assert_eq!(fio(&test).iodepth, 3);
-    assert_eq!(fio(&test).jobs, 2);
+    assert_eq!(fio(test).iodepth, 3);
+    assert_eq!(fio(test).jobs, 2);
     // No more than there is.
     assert_eq!(test.verify.read_bytes, 16 << 20);
     assert_eq!(test.verify.write_bytes, 0);
     assert!(test.verify.compare);
-    assert_eq!(fio(&test).options["gtod_reduce"], "1");
-    assert_eq!(fio(&test).options["rate"], "1m");
+    assert_eq!(fio(test).options["gtod_reduce"], "1");
+    assert_eq!(fio(test).options["rate"], "1m");
     assert!(!fio(&w.tests[0]).options.contains_key("rate"));
 }
 
@@ -260,7 +263,7 @@ fn messages_about_tests() {
     refuses(
         "",
         1 - LINES,
-        "the file has neither a [[test]] nor a [[matrix]]; there is nothing to measure",
+        "the file has no [[test]], [[matrix]] or [[metadata]]; there is nothing to measure",
     );
     refuses(
         &format!("{TEST}iodepth = 4\n"),
@@ -384,7 +387,7 @@ fn messages_about_matrices() {
 fn what_cannot_be_found() {
     assert_eq!(
         load("fast").unwrap_err().to_string(),
-        "there is no workload \"fast\"; the built-in ones are quick, smoke, sweep, paper-vm, paper-physical; or give the path of a .toml file"
+        "there is no workload \"fast\"; the built-in ones are quick, smoke, gate, sweep, metadata, paper-vm, paper-physical; or give the path of a .toml file"
     );
     assert_eq!(
         load("/no/such/dir/w.toml").unwrap_err().to_string(),
@@ -393,11 +396,47 @@ fn what_cannot_be_found() {
 }
 
 #[test]
+fn metadata_spans_its_kinds_and_cache_settings() {
+    let head = |rest: &str| {
+        format!(
+            "name = 'm'\ndescription = 'd'\nrepetitions = 1\nsystems = ['fuse']\n\
+             [device]\nkind = 'brd'\nsize = '64MiB'\n[[metadata]]\n{rest}"
+        )
+    };
+    let job = "dirs = 2\nfiles = 3\nthreads = 1\nruntime = '1s'\n";
+    let text = head(&format!(
+        "id = '{{kind}}-{{kernel_cache}}'\ntitle = 't'\nkind = ['stat', 'find']\nkernel_cache = ['none', '1s']\n{job}"
+    ));
+    let w = parse("m.toml", &text).unwrap();
+    let ids: Vec<_> = w.tests.iter().map(|t| t.id.as_str()).collect();
+    assert_eq!(ids, ["stat-none", "stat-1s", "find-none", "find-1s"]);
+    let error = |rest: &str| parse("m.toml", &head(rest)).unwrap_err().to_string();
+    assert_eq!(
+        error(&format!(
+            "id = 'x'\ntitle = 't'\nkind = 'stats'\nkernel_cache = 'none'\n{job}"
+        )),
+        "m.toml:11: `metadata.kind` has the unknown value \"stats\"; there are stat, missing, find, create-unlink, rename, xattr, open-close, unpack"
+    );
+    assert!(
+        error(&format!(
+            "id = 'x'\ntitle = 't'\nkind = ['stat', 'find']\nkernel_cache = 'none'\n{job}"
+        ))
+        .contains("there are two tests \"x\"")
+    );
+    assert!(
+        error(&format!(
+            "id = '{{x}}'\ntitle = 't'\nkind = 'stat'\nkernel_cache = 'none'\n{job}"
+        ))
+        .contains("unknown placeholder {x}")
+    );
+}
+
+#[test]
 fn scaling_has_minimums() {
     let w = load("paper-vm").unwrap();
     let tiny = w.scaled(1e-9);
     for test in &tiny.tests {
-        assert_eq!(fio(&test).file_bytes, 4096);
+        assert_eq!(fio(test).file_bytes, 4096);
         assert!(test.verify.read_bytes >= 4096);
     }
     // One block for each request that can be in flight.
@@ -414,15 +453,19 @@ fn scaling_has_minimums() {
 proptest! {
     /// Whatever the factor, the result is a workload that could have been read.
     #[test]
-    fn scaled_workloads_stay_sound(exponent in -9.0..1.5f64, index in 0..5usize) {
+    fn scaled_workloads_stay_sound(exponent in -9.0..1.5f64, index in 0..names().len()) {
         let factor = 10f64.powf(exponent);
         let before = load(names()[index]).unwrap();
         let after = before.scaled(factor);
         prop_assert_eq!(before.tests.len(), after.tests.len());
         for (old, new) in before.tests.iter().zip(&after.tests) {
-            let job = fio(&new);
-            prop_assert_eq!(job.block_bytes, fio(&old).block_bytes);
-            prop_assert_eq!(job.iodepth, fio(&old).iodepth);
+            let Some(job) = new.job.fio() else {
+                let ms = new.job.metadata().map(|job| job.runtime_ms);
+                prop_assert!(ms.is_some_and(|ms| ms >= 250));
+                continue;
+            };
+            prop_assert_eq!(job.block_bytes, fio(old).block_bytes);
+            prop_assert_eq!(job.iodepth, fio(old).iodepth);
             prop_assert!(job.file_bytes >= job.block_bytes);
             prop_assert!(job.file_bytes.is_multiple_of(job.block_bytes));
             prop_assert!(job.io_bytes.is_some() || job.runtime_ms.is_some());

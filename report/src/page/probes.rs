@@ -45,9 +45,7 @@ impl Cost {
 /// Repetitions with probes are blocks of their own, so there are no pairs: each kind is
 /// summarised on its own.
 fn cost(page: &Page<'_>, test: &str, system: &str, op: Op) -> Option<Cost> {
-    let iops = |m: &Measured| {
-        Some((m.repetition, Metric::Iops.of(op.of(&m.metrics)?)?))
-    };
+    let iops = |m: &Measured| Some((m.repetition, Metric::Iops.of(op.of(&m.metrics)?)?));
     let with: Vec<(u32, f64)> = page.run.probed_of(test, system).filter_map(iops).collect();
     let values = |v: &[(u32, f64)]| v.iter().map(|(_, x)| *x).collect::<Vec<_>>();
     let without: Vec<_> = page.run.of(test, system).filter_map(iops).collect();

@@ -3,7 +3,7 @@
 use efuse_model::attempt::Metrics;
 use efuse_model::counters::{Counters, Probes, Requests, Switches};
 use efuse_model::environment::Place;
-use efuse_model::test::{FioJob, Pattern, Test, Verify};
+use efuse_model::test::{FioJob, Job, Pattern, Test, Verify};
 
 use super::{Site, Trouble, fail};
 use crate::fio;
@@ -31,18 +31,12 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         return fail(format!("the self-test of perf events: {reason}"));
     }
     let program = site.agent.program("fio", "install it (apt install fio)")?;
-    let test = test();
+    let (test, job) = test();
     let plain = |invocation: &fio::Invocation| {
         let folder = site.agent.folder();
         fio::run(&program, invocation, folder, None, None, site.limit)
     };
-    layout::write(
-        &test.job,
-        &site.lower,
-        site.agent.backing(),
-        site.limit,
-        &plain,
-    )?;
+    layout::write(&job, &site.lower, site.agent.backing(), site.limit, &plain)?;
     let mut said = Vec::new();
     for probes in [Probes::Off, Probes::On] {
         let metrics = {
@@ -50,6 +44,7 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
                 agent: site.agent,
                 fio: &program,
                 test: &test,
+                job: &job,
                 probes,
                 limit: site.limit,
             };
@@ -72,32 +67,34 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     Ok(said.join("; "))
 }
 
-fn test() -> Test {
-    Test {
+fn test() -> (Test, FioJob) {
+    let job = FioJob {
+        engine: "libaio".into(),
+        pattern: Pattern::RandRw,
+        read_percent: 70,
+        block_bytes: 4096,
+        iodepth: 4,
+        jobs: JOBS,
+        direct: true,
+        files: 2,
+        file_bytes: 4 << 20,
+        io_bytes: Some(8 << 20),
+        runtime_ms: None,
+        ramp_ms: 0,
+        options: [].into(),
+    };
+    let test = Test {
         id: "counters".into(),
         title: "counters".into(),
-        job: FioJob {
-            engine: "libaio".into(),
-            pattern: Pattern::RandRw,
-            read_percent: 70,
-            block_bytes: 4096,
-            iodepth: 4,
-            jobs: JOBS,
-            direct: true,
-            files: 2,
-            file_bytes: 4 << 20,
-            io_bytes: Some(8 << 20),
-            runtime_ms: None,
-            ramp_ms: 0,
-            options: [].into(),
-        },
+        job: Job::Fio(job.clone()),
         verify: Verify {
             read_bytes: 0,
             write_bytes: 0,
             compare: false,
         },
         published: None,
-    }
+    };
+    (test, job)
 }
 
 fn complete(counters: &Counters) -> Result<(), Trouble> {
