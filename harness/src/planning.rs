@@ -126,9 +126,6 @@ pub const JUDGED_FROM: u32 = 5;
 pub fn repetitions(plan: &Plan) -> String {
     let n = plan.repetitions;
     let mut text = format!("{n} repetition{}", if n == 1 { "" } else { "s" });
-    if n < JUDGED_FROM {
-        text.push_str(": an impression, not a judgement");
-    }
     if plan.probed > 0 {
         text.push_str(&format!(" + {} with probes", plan.probed));
     }
@@ -139,6 +136,9 @@ pub fn repetitions(plan: &Plan) -> String {
             adaptive.base,
             adaptive.precision * 100.0
         ));
+    }
+    if n < JUDGED_FROM {
+        text.push_str(": an impression, not a judgement");
     }
     text
 }

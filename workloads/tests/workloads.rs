@@ -185,6 +185,46 @@ fn tests_lie_over_defaults_and_keep_the_order_of_the_file() {
 }
 
 #[test]
+fn what_a_workload_asks_of_its_repetitions() {
+    let plain = good(TEST);
+    assert_eq!((plain.probed, plain.precision), (0, None));
+    assert!(plain.twins.is_empty());
+    let head = HEAD.replacen(
+        "repetitions = 2",
+        "repetitions = 2\nprobed = 1\ntwins = ['fuse']\nprecision = '2.5%'\nmax_repetitions = 7",
+        1,
+    );
+    let w = parse("w.toml", &format!("{head}{TEST}")).unwrap();
+    assert_eq!((w.probed, w.max_repetitions), (1, Some(7)));
+    assert_eq!(w.twins, ["fuse"]);
+    assert!((w.precision.unwrap() - 0.025).abs() < 1e-12);
+    for (more, message) in [
+        (
+            "twins = ['efuse']",
+            "w.toml:4: `twins` names \"efuse\", which is not in `systems`",
+        ),
+        (
+            "twins = ['fuse', 'fuse']",
+            "w.toml:4: `twins` names \"fuse\" twice",
+        ),
+        (
+            "precision = '0%'",
+            "w.toml:4: `precision` must be a share such as \"10%\", between 0.1% and 100%, but is \"0%\"",
+        ),
+        (
+            "max_repetitions = 4",
+            "w.toml:4: `max_repetitions` means nothing without `precision`",
+        ),
+    ] {
+        refuses_head(
+            "repetitions = 2",
+            &format!("repetitions = 2\n{more}"),
+            message,
+        );
+    }
+}
+
+#[test]
 fn messages_about_the_head() {
     refuses_head(
         "repetitions",
