@@ -20,7 +20,7 @@ use crate::schedule;
 use crate::summary::Figures;
 
 /// The figures whose ratios have to be certain.
-pub const METRICS: [&str; 2] = ["read-iops", "write-iops"];
+pub const METRICS: [&str; 3] = ["read-iops", "write-iops", "op-rate"];
 
 /// A cell whose ratio to the base is not certain enough.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -64,9 +64,10 @@ fn percentile(latency: &Latency, percent: f64) -> Option<f64> {
         .map(|(_, us)| *us)
 }
 
-/// A count per completed request of fio.
+/// A count per completed request of fio, or operation.
 fn per_op(m: &Metrics, count: f64) -> Option<f64> {
-    let ios: u64 = m.read.iter().chain(&m.write).map(|o| o.ios).sum();
+    let directions = m.read.iter().chain(&m.write).chain(&m.operations);
+    let ios: u64 = directions.map(|o| o.ios).sum();
     (ios > 0).then(|| count / ios as f64)
 }
 

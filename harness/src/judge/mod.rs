@@ -28,13 +28,16 @@ pub const ALPHA: f64 = 0.05;
 pub const THRESHOLD: f64 = 0.05;
 
 /// The figures that are judged, where the user says nothing.
-pub const METRICS: [&str; 8] = [
+pub const METRICS: [&str; 11] = [
     "read-iops",
     "write-iops",
     "read-clat",
     "write-clat",
     "read-p99",
     "write-p99",
+    "op-rate",
+    "op-lat",
+    "op-p99",
     "switches-per-op",
     "cpu-per-op",
 ];
