@@ -9,7 +9,7 @@ use libbpf_cargo::SkeletonBuilder;
 const FOLDER: &str = "src/bpf";
 const CLANG: &str = "clang-16";
 /// Sources without their extension.
-const POLICIES: &[&str] = &["metadata"];
+const POLICIES: &[&str] = &["extfuse", "hostile", "metadata"];
 
 fn main() {
     println!("cargo:rerun-if-changed={FOLDER}");

@@ -10,18 +10,20 @@ use efuse_model::environment::Place;
 use crate::bins::BinDirs;
 use crate::init_probe;
 
-/// An optional ability of the kernel's own FUSE.
+/// An optional ability of the kernel's own FUSE, or of our module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KernelFeature {
     /// Reads and writes go to a backing file without the daemon.
     FusePassthrough,
     /// Requests travel in io_uring.
     FuseOverIoUring,
+    /// Programs can be attached to an eFUSE mount.
+    EfuseBpf,
 }
 
 impl KernelFeature {
     /// Every feature.
-    pub const ALL: [Self; 2] = [Self::FusePassthrough, Self::FuseOverIoUring];
+    pub const ALL: [Self; 3] = [Self::FusePassthrough, Self::FuseOverIoUring, Self::EfuseBpf];
 
     /// The name in files: `fuse-passthrough`.
     #[must_use]
@@ -29,14 +31,16 @@ impl KernelFeature {
         match self {
             Self::FusePassthrough => "fuse-passthrough",
             Self::FuseOverIoUring => "fuse-over-io-uring",
+            Self::EfuseBpf => "efuse-bpf",
         }
     }
 
-    /// Its bit among the flags of INIT.
-    const fn flag(self) -> u64 {
+    /// Its bit among the flags of INIT; our own module says it in sysfs instead.
+    const fn flag(self) -> Option<u64> {
         match self {
-            Self::FusePassthrough => 1 << 37,
-            Self::FuseOverIoUring => 1 << 41,
+            Self::FusePassthrough => Some(1 << 37),
+            Self::FuseOverIoUring => Some(1 << 41),
+            Self::EfuseBpf => None,
         }
     }
 
@@ -47,6 +51,7 @@ impl KernelFeature {
                 "Linux 6.14 or later with CONFIG_FUSE_IO_URING and the parameter \
                  enable_uring of the fuse module set to Y"
             }
+            Self::EfuseBpf => "an efuse module of this version; build it with `just kernel build`",
         }
     }
 }
@@ -202,8 +207,12 @@ fn takes_descriptor(program: &str, bin: &BinDirs) -> Result<(), String> {
 }
 
 fn kernel(feature: KernelFeature) -> Result<(), String> {
-    let flags = init_probe::offered(Path::new("/dev/fuse"), "fuse")?;
-    if flags & feature.flag() != 0 {
+    let offered = match feature.flag() {
+        Some(flag) => init_probe::offered(Path::new("/dev/fuse"), "fuse")? & flag != 0,
+        None => fs::read_to_string("/sys/fs/efuse/features")
+            .is_ok_and(|features| features.split_whitespace().any(|name| name == "bpf")),
+    };
+    if offered {
         return Ok(());
     }
     let release = nix::sys::utsname::uname()

@@ -7,6 +7,7 @@
 mod attached;
 mod dev;
 mod error;
+pub mod hostile;
 mod policy;
 
 pub use attached::{Attached, Counts, Map, Program, attached, attached_to, opcode_name};

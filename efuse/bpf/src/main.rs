@@ -18,6 +18,7 @@ struct Cli {
 enum Verb {
     Attach(verbs::attach::Attach),
     Detach(verbs::detach::Detach),
+    Selftest(verbs::selftest::Selftest),
     Show(verbs::show::Show),
 }
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Attach(verb) => verbs::attach::run(&verb),
         Verb::Detach(verb) => verbs::detach::run(&verb),
+        Verb::Selftest(verb) => verbs::selftest::run(&verb),
         Verb::Show(verb) => verbs::show::run(&verb),
     };
     match result {

@@ -4,15 +4,26 @@ use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 
-use libbpf_rs::{Link, MapCore as _, MapType, Object, ObjectBuilder, OpenObject, PrintLevel};
+use libbpf_rs::{
+    Link, MapCore as _, MapType, Object, ObjectBuilder, OpenMapMut, OpenObject, PrintLevel,
+};
 
 use crate::{BpfError, Dev};
 
-/// The metadata programs, compiled from `src/bpf/metadata.bpf.c`.
-static METADATA: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/metadata.bpf.o"));
+/// The built-in policies, each compiled from `src/bpf/NAME.bpf.c`.
+const BUILT_IN: [(&str, &[u8]); 2] = [
+    (
+        "metadata",
+        include_bytes!(concat!(env!("OUT_DIR"), "/metadata.bpf.o")),
+    ),
+    (
+        "extfuse",
+        include_bytes!(concat!(env!("OUT_DIR"), "/extfuse.bpf.o")),
+    ),
+];
 
 /// Names of the built-in policies.
-pub const POLICIES: [&str; 1] = ["metadata"];
+pub const POLICIES: [&str; 2] = [BUILT_IN[0].0, BUILT_IN[1].0];
 
 /// The read-only section that holds [`Tunables`].
 const TUNABLES: &str = ".rodata.efuse";
@@ -87,7 +98,7 @@ impl Policy {
     pub fn load(name: &str, dev: Dev, tunables: &Tunables) -> Result<Self, BpfError> {
         let mut object = open(name)?;
         settle(name, dev, tunables, &mut object)?;
-        let messages = Messages::collect();
+        let messages = Messages::collect(LOG_LINES);
         let loaded = object.load();
         let log = messages.end();
         let object = loaded.map_err(|error| BpfError::Load {
@@ -107,7 +118,7 @@ impl Policy {
     /// # Errors
     /// If the connection is not there or has programs already.
     pub fn attach(mut self) -> Result<Attachment, BpfError> {
-        let messages = Messages::collect();
+        let messages = Messages::collect(LOG_LINES);
         let mut ops = self
             .object
             .maps_mut()
@@ -168,22 +179,22 @@ impl Policy {
 
 fn open(name: &str) -> Result<OpenObject, BpfError> {
     let read;
-    let bytes = if name == "metadata" {
-        METADATA
+    let bytes = if let Some((_, bytes)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
+        bytes
     } else if name.contains('/') || name.ends_with(".o") {
         read = fs::read(name).map_err(|source| BpfError::Io {
             action: "read",
             path: name.into(),
             source,
         })?;
-        &read
+        read.as_slice()
     } else {
         return Err(BpfError::UnknownPolicy {
             name: name.to_owned(),
             known: POLICIES.join(", "),
         });
     };
-    let messages = Messages::collect();
+    let messages = Messages::collect(LOG_LINES);
     let opened = ObjectBuilder::default().open_memory(bytes);
     let log = messages.end();
     opened.map_err(|error| BpfError::Load {
@@ -206,17 +217,8 @@ fn settle(
     for mut map in object.maps_mut() {
         let map_name = map.name().to_string_lossy().into_owned();
         if map.map_type() == MapType::StructOps {
-            // The first members of struct efuse_ops in efuse.h: dev, flags.
-            let value = map
-                .initial_value_mut()
-                .filter(|value| value.len() >= 8)
-                .ok_or(BpfError::NotAPolicy {
-                    policy: name.to_owned(),
-                    what: "has a set of programs that does not begin as struct efuse_ops",
-                })?;
             let flags = if tunables.per_caller { PER_CALLER } else { 0 };
-            value[..4].copy_from_slice(&dev.raw().to_ne_bytes());
-            value[4..8].copy_from_slice(&flags.to_ne_bytes());
+            set_dev(&mut map, name, dev, flags)?;
             has_ops = true;
         } else if map_name.ends_with(TUNABLES) {
             let bytes = rodata(tunables);
@@ -249,6 +251,25 @@ fn settle(
     Ok(())
 }
 
+/// Fills in the first members of `struct efuse_ops` in `efuse.h`: dev, flags.
+pub(crate) fn set_dev(
+    map: &mut OpenMapMut<'_>,
+    policy: &str,
+    dev: Dev,
+    flags: u32,
+) -> Result<(), BpfError> {
+    let value = map
+        .initial_value_mut()
+        .filter(|value| value.len() >= 8)
+        .ok_or(BpfError::NotAPolicy {
+            policy: policy.to_owned(),
+            what: "has a set of programs that does not begin as struct efuse_ops",
+        })?;
+    value[..4].copy_from_slice(&dev.raw().to_ne_bytes());
+    value[4..8].copy_from_slice(&flags.to_ne_bytes());
+    Ok(())
+}
+
 fn load_hint(error: &libbpf_rs::Error) -> String {
     use libbpf_rs::ErrorKind;
 
@@ -275,7 +296,8 @@ fn attach_hint(error: &libbpf_rs::Error) -> String {
 }
 
 /// What libbpf says meanwhile, instead of standard error. One at a time in the process.
-struct Messages {
+pub(crate) struct Messages {
+    lines: usize,
     before: Option<(PrintLevel, libbpf_rs::PrintCallback)>,
 }
 
@@ -285,7 +307,8 @@ static MESSAGES: Mutex<String> = Mutex::new(String::new());
 const LOG_LINES: usize = 25;
 
 impl Messages {
-    fn collect() -> Self {
+    /// Begins; of what is said the last `lines` are kept.
+    pub(crate) fn collect(lines: usize) -> Self {
         #[expect(
             clippy::needless_pass_by_value,
             reason = "the type of libbpf's callback"
@@ -301,11 +324,13 @@ impl Messages {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .clear();
         Self {
+            lines,
             before: libbpf_rs::set_print(Some((PrintLevel::Warn, keep))),
         }
     }
 
-    fn end(self) -> String {
+    /// Ends, and tells what was said.
+    pub(crate) fn end(self) -> String {
         let text = std::mem::take(
             &mut *MESSAGES
                 .lock()
@@ -315,7 +340,7 @@ impl Messages {
             .lines()
             .filter(|line| !line.trim().is_empty())
             .collect();
-        lines[lines.len().saturating_sub(LOG_LINES)..]
+        lines[lines.len().saturating_sub(self.lines)..]
             .iter()
             .flat_map(|line| ["\n  ", line])
             .collect()

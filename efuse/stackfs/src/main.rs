@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use efuse_bpf::{Attachment, Dev, Policy, Tunables};
 use efuse_runtime::{Device, Mount, MountOptions, Session, SessionConfig, Transport};
 use efuse_stackfs::{Options, StackFs, raise_descriptor_limit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -77,6 +78,17 @@ struct Cli {
           value_parser = clap::value_parser!(u16).range(1..))]
     max_background: u16,
 
+    /// Attach these programs to the mount, which then answer for the daemon as far as they can: a
+    /// built-in policy (metadata, extfuse) or the path of a compiled one. On /dev/efuse only. They
+    /// end with the daemon.
+    #[arg(long, value_name = "NAME")]
+    policy: Option<String>,
+
+    /// With --policy: nobody changes SOURCE but through this mount. What the programs learnt then
+    /// holds until it is changed here, and not only for the timeouts.
+    #[arg(long, requires = "policy")]
+    until_invalidated: bool,
+
     /// Debug knob: make each handler take PERCENT longer than it needs, by keeping its thread busy.
     /// For testing whether a measurement notices.
     #[arg(long, value_name = "PERCENT", default_value_t = 0)]
@@ -120,6 +132,7 @@ fn run(cli: Cli) -> Result<()> {
     // From here on signals must not kill the process past the unmount.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])
         .context("cannot install signal handlers")?;
+    let policy = cli.policy.as_deref();
     let (device, mount) = Device::mount(&MountOptions {
         device: cli.device,
         fstype: cli.fstype,
@@ -129,6 +142,10 @@ fn run(cli: Cli) -> Result<()> {
         max_read: max_write,
         ..MountOptions::new(&cli.mountpoint)
     })?;
+    // Before the first request, so that programs see all of them.
+    let attachment = policy
+        .map(|name| attach(name, mount.mountpoint(), cli.until_invalidated))
+        .transpose()?;
     let transport: Arc<dyn Transport> = Arc::new(device);
     let config = SessionConfig {
         workers: usize::from(cli.workers),
@@ -152,6 +169,7 @@ fn run(cli: Cli) -> Result<()> {
         })
         .context("cannot start a thread")?;
     watch(&mut signals, mount, &fs);
+    drop(attachment);
     match end.recv_timeout(GRACE) {
         Ok(result) => Ok(result?),
         Err(_) => {
@@ -159,6 +177,16 @@ fn run(cli: Cli) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// Loads programs and attaches them to the mount.
+fn attach(policy: &str, mountpoint: &Path, until_invalidated: bool) -> Result<Attachment> {
+    let tunables = Tunables {
+        until_invalidated,
+        ..Tunables::default()
+    };
+    let dev = Dev::of_mount(mountpoint)?;
+    Ok(Policy::load(policy, dev, &tunables)?.attach()?)
 }
 
 /// How long files that are open at a lazy unmount may keep the daemon.

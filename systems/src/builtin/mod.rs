@@ -1,19 +1,14 @@
-//! The built-in systems, one file each.
+//! The built-in systems.
 
-mod efuse_bare;
 mod ext4;
-mod fuse;
-mod fuse_passthrough;
 mod libfuse;
 pub(crate) mod stackfs;
 
 use crate::System;
 
-pub use efuse_bare::EfuseBare;
 pub use ext4::Ext4;
-pub use fuse::Fuse;
-pub use fuse_passthrough::FusePassthrough;
 pub use libfuse::Libfuse;
+pub use stackfs::{EFUSE_BARE, EFUSE_META, EXTFUSE, FUSE, FUSE_PASSTHROUGH, StackFs};
 
 /// Every built-in system, in the order of tables and charts.
 #[must_use]
@@ -21,8 +16,10 @@ pub fn all() -> Vec<Box<dyn System>> {
     vec![
         Box::new(Ext4),
         Box::new(Libfuse),
-        Box::new(Fuse),
-        Box::new(FusePassthrough),
-        Box::new(EfuseBare),
+        Box::new(FUSE),
+        Box::new(FUSE_PASSTHROUGH),
+        Box::new(EFUSE_BARE),
+        Box::new(EXTFUSE),
+        Box::new(EFUSE_META),
     ]
 }

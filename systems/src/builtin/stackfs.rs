@@ -1,7 +1,8 @@
-//! What the systems that run the project's own daemon share (`StackFS`, a stackable
-//! pass-through): one program, so that they differ in nothing but the mechanism.
+//! The systems that run the project's own daemon, `StackFS`, a stackable pass-through: one
+//! program, so that they differ in nothing but the mechanism.
 
 use crate::recipe::Recipe;
+use crate::{KernelFeature, MountContext, Mounted, Need, System, SystemError, digest_of};
 
 /// Name of the program.
 pub(crate) const PROGRAM: &str = "stackfs";
@@ -10,8 +11,108 @@ pub(crate) const PROGRAM: &str = "stackfs";
 pub(crate) const NOT_SLOWED: &str =
     "it has no daemon of ours whose handlers could be slowed (@slowN needs StackFS)";
 
+/// A system that runs `StackFS`.
+#[derive(Clone, Copy, Debug)]
+pub struct StackFs {
+    id: &'static str,
+    title: &'static str,
+    device: &'static str,
+    fs_type: &'static str,
+    /// Options beside those that all share.
+    options: &'static [&'static str],
+    /// What the kernel must offer beside the device.
+    feature: Option<KernelFeature>,
+}
+
+/// The baseline: the kernel's own FUSE.
+pub const FUSE: StackFs = StackFs {
+    id: "fuse",
+    title: "StackFS on stock FUSE",
+    device: "/dev/fuse",
+    fs_type: "fuse",
+    options: &[],
+    feature: None,
+};
+
+/// What a user of today would pick. Reads and writes go to a backing file inside the mainline
+/// kernel; names and attributes still go to the daemon.
+pub const FUSE_PASSTHROUGH: StackFs = StackFs {
+    id: "fuse-passthrough",
+    title: "StackFS on stock FUSE with passthrough",
+    device: "/dev/fuse",
+    fs_type: "fuse",
+    options: &["--passthrough"],
+    feature: Some(KernelFeature::FusePassthrough),
+};
+
+/// The efuse module with no program attached. It must behave and perform like stock FUSE; a
+/// difference here would be in every other efuse figure too.
+pub const EFUSE_BARE: StackFs = StackFs {
+    id: "efuse-bare",
+    title: "StackFS on eFUSE without a program",
+    device: "/dev/efuse",
+    fs_type: "efuse",
+    options: &[],
+    feature: None,
+};
+
+/// What ExtFUSE answered in the kernel. `StackFS` is the only one who changes the lower
+/// directory, and says so.
+pub const EXTFUSE: StackFs = StackFs {
+    id: "extfuse",
+    title: "StackFS on eFUSE with the programs of ExtFUSE",
+    device: "/dev/efuse",
+    fs_type: "efuse",
+    options: &["--policy", "extfuse", "--until-invalidated"],
+    feature: Some(KernelFeature::EfuseBpf),
+};
+
+/// Module 2 alone: all metadata that programs can answer.
+pub const EFUSE_META: StackFs = StackFs {
+    id: "efuse-meta",
+    title: "StackFS on eFUSE, metadata answered in the kernel",
+    device: "/dev/efuse",
+    fs_type: "efuse",
+    options: &["--policy", "metadata", "--until-invalidated"],
+    feature: Some(KernelFeature::EfuseBpf),
+};
+
+impl StackFs {
+    fn recipe(&self) -> Recipe {
+        recipe(self.device, self.fs_type, self.options)
+    }
+}
+
+impl System for StackFs {
+    fn id(&self) -> &str {
+        self.id
+    }
+
+    fn title(&self) -> &str {
+        self.title
+    }
+
+    fn digest(&self) -> String {
+        digest_of([self.id, &self.recipe().fingerprint()])
+    }
+
+    fn needs(&self) -> Vec<Need> {
+        let mut needs = vec![
+            Need::Root,
+            Need::device(self.device),
+            Need::own_program(PROGRAM),
+        ];
+        needs.extend(self.feature.map(Need::Kernel));
+        needs
+    }
+
+    fn mount(&self, ctx: &MountContext) -> Result<Mounted, SystemError> {
+        self.recipe().mount(self.id, ctx)
+    }
+}
+
 /// `StackFS` on `device`, mounted as `fs_type`, with further options.
-pub(super) fn recipe(device: &str, fs_type: &str, more: &[&str]) -> Recipe {
+fn recipe(device: &str, fs_type: &str, more: &[&str]) -> Recipe {
     let mut args = vec![
         "{lower}",
         "{mountpoint}",

@@ -5,24 +5,9 @@
  */
 #include "entry.h"
 #include "xattr.h"
+#include "member.h"
 
 char LICENSE[] SEC("license") = "GPL";
-
-/* A program belongs to one member of the set, so each opcode has its own. */
-#define BEFORE(member, answer)                                                                     \
-	SEC("struct_ops/" #member)                                                                 \
-	int BPF_PROG(member, struct efuse_ctx *req)                                                \
-	{                                                                                          \
-		return answer(req);                                                                \
-	}
-
-#define AFTER(member, learn)                                                                       \
-	SEC("struct_ops/" #member)                                                                 \
-	int BPF_PROG(member, struct efuse_ctx *req)                                                \
-	{                                                                                          \
-		learn(req);                                                                        \
-		return EFUSE_PASS;                                                                 \
-	}
 
 BEFORE(lookup, entry_answer)
 BEFORE(getattr, attr_answer)

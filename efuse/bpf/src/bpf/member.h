@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A program for a member of the set out of a function of one argument.
+ */
+#ifndef EFUSE_MEMBER_H
+#define EFUSE_MEMBER_H
+
+#include "efuse.h"
+
+/* A program belongs to one member of the set, so each opcode has its own. */
+#define BEFORE(member, answer)                                                                     \
+	SEC("struct_ops/" #member)                                                                 \
+	int BPF_PROG(member, struct efuse_ctx *req)                                                \
+	{                                                                                          \
+		return answer(req);                                                                \
+	}
+
+#define AFTER(member, learn)                                                                       \
+	SEC("struct_ops/" #member)                                                                 \
+	int BPF_PROG(member, struct efuse_ctx *req)                                                \
+	{                                                                                          \
+		learn(req);                                                                        \
+		return EFUSE_PASS;                                                                 \
+	}
+
+#endif /* EFUSE_MEMBER_H */
