@@ -26,6 +26,12 @@
  * for cookie.
  */
 struct efuse_ctx {
+	/*
+	 * Always NULL. To the verifier a structure of numbers alone is just so
+	 * many bytes, and it would let a program hand the functions a copy of
+	 * its own making; one with a pointer in it must be the real one.
+	 */
+	const void *genuine;
 	/* The request's node: for names the directory */
 	u64 nodeid;
 	/*

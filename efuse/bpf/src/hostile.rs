@@ -1,6 +1,6 @@
 //! Programs that the kernel must refuse, for testing that it does.
 
-use libbpf_rs::{MapCore as _, MapType, ObjectBuilder};
+use libbpf_rs::{MapType, ObjectBuilder};
 
 use crate::policy::{Messages, set_dev};
 use crate::{BpfError, Dev};
