@@ -129,8 +129,13 @@ static void efuse_call_init(struct efuse_call *call, struct efuse_conn *ec,
 	ctx->seq = args->efuse.seq;
 	ctx->cookie = args->efuse.cookie;
 	ctx->opcode = args->opcode;
-	ctx->uid = from_kuid(fc->user_ns, current_fsuid());
-	ctx->gid = from_kgid(fc->user_ns, current_fsgid());
+	if (fc->user_ns == &init_user_ns) {
+		ctx->uid = __kuid_val(current_fsuid());
+		ctx->gid = __kgid_val(current_fsgid());
+	} else {
+		ctx->uid = from_kuid(fc->user_ns, current_fsuid());
+		ctx->gid = from_kgid(fc->user_ns, current_fsgid());
+	}
 	ctx->pid = pid_nr_ns(task_pid(current), fc->pid_ns);
 	/* Lists are often cut to what the caller may see */
 	if (fc->default_permissions && !(ops->flags & EFUSE_OPS_PER_CALLER) &&
@@ -167,8 +172,9 @@ bool __efuse_before(struct efuse_conn *ec, struct fuse_mount *fm,
 	bool answered = false;
 
 	call.inode = NULL;
-	if (!rcu_access_pointer(ec->ops))
+	if (args->efuse.asked || !rcu_access_pointer(ec->ops))
 		return false;
+	args->efuse.asked = true;
 	efuse_change_begin(ec, args);
 
 	rcu_read_lock();
@@ -469,10 +475,8 @@ static int efuse_check_entry(struct efuse_call *call,
 static int efuse_check_attr(struct efuse_call *call, u32 mode, u64 size,
 			    bool settled, u64 seq)
 {
-	struct inode *inode = efuse_find_inode(call->fm, call->ctx.nodeid);
-
-	if (!inode || inode_wrong_type(inode, mode) || !fuse_valid_type(mode) ||
-	    size > LLONG_MAX)
+	/* A type that changed makes the inode bad, as it does from a daemon */
+	if (!fuse_valid_type(mode) || size > LLONG_MAX)
 		return -EINVAL;
 	if (!efuse_attr_fresh(call->ec, call->ctx.nodeid, seq, settled))
 		return -ESTALE;

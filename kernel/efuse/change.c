@@ -27,6 +27,7 @@
 #include "efuse_i.h"
 
 #include <linux/hash.h>
+#include <linux/stringhash.h>
 #include <linux/random.h>
 #include <linux/slab.h>
 
@@ -50,7 +51,7 @@ struct efuse_conn *efuse_conn_alloc(void)
 		efuse_conn_destroy(ec);
 		return NULL;
 	}
-	get_random_bytes(ec->name_key, sizeof(ec->name_key));
+	get_random_bytes(&ec->name_key, sizeof(ec->name_key));
 	atomic64_set(&ec->clock, (s64)((u64)atomic64_inc_return(&efuse_epoch) <<
 				       EFUSE_EPOCH_SHIFT));
 	return ec;
@@ -63,11 +64,15 @@ void efuse_conn_destroy(struct efuse_conn *ec)
 	kfree(ec);
 }
 
+/*
+ * 64 bits that nobody can aim at without the key, and 40 more that a chance
+ * collision would have to hit as well.
+ */
 void efuse_hash_name(const struct efuse_conn *ec, const char *name,
 		     unsigned int len, u64 hash[2])
 {
-	hash[0] = siphash(name, len, &ec->name_key[0]);
-	hash[1] = siphash(name, len, &ec->name_key[1]);
+	hash[0] = siphash(name, len, &ec->name_key);
+	hash[1] = (u64)len << 32 | full_name_hash(NULL, name, len);
 }
 
 static u32 efuse_node_index(u64 nodeid)

@@ -37,6 +37,8 @@ struct efuse_request {
 	/* Held: the inode that a program named in its answer to a LOOKUP */
 	struct inode *inode;
 	struct efuse_change change;
+	/* A program was asked already */
+	bool asked;
 };
 
 /*

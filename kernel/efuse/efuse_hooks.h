@@ -61,6 +61,21 @@ static inline void efuse_after(struct fuse_mount *fm, struct fuse_args *args,
 		__efuse_after(ec, fm, args, ret);
 }
 
+/*
+ * The same for a LOOKUP, ahead of what is only needed if the daemon is asked.
+ * The request then does not ask the program again.
+ */
+static inline bool efuse_lookup_asked(struct fuse_mount *fm,
+				      struct fuse_args *args, int *err)
+{
+	ssize_t ret;
+
+	if (!efuse_before(fm, args, &ret))
+		return false;
+	*err = ret;
+	return true;
+}
+
 /* Whether a program and not the daemon gave the reply to a LOOKUP. */
 static inline bool efuse_lookup_answered(const struct fuse_args *args)
 {

@@ -46,8 +46,8 @@ struct efuse_conn {
 	atomic64_t clock;
 	/* Nothing that was learnt before this is used */
 	atomic64_t floor;
-	/* Names are known to programs by two keyed hashes */
-	siphash_key_t name_key[2];
+	/* Programs know names by their hashes with this key */
+	siphash_key_t name_key;
 	struct efuse_node_slot *nodes;
 	struct efuse_name_slot *names;
 };
