@@ -123,6 +123,15 @@ pub struct Attached {
 /// # Errors
 /// If the kernel does not tell.
 pub fn attached() -> Result<Vec<Attached>, BpfError> {
+    // The iterator takes "not allowed" for the end.
+    let mut first = 0;
+    // SAFETY: the kernel writes a number to where the pointer points.
+    let status = unsafe { libbpf_sys::bpf_link_get_next_id(0, &raw mut first) };
+    if status < 0 && status != -libc::ENOENT {
+        return Err(BpfError::bpf("list what is attached")(
+            libbpf_rs::Error::from_raw_os_error(-status),
+        ));
+    }
     let mut found = Vec::new();
     for link in LinkInfoIter::default() {
         let LinkTypeInfo::StructOps(info) = &link.info else {

@@ -35,10 +35,10 @@ impl Dev {
     /// If nothing of type efuse is mounted just there.
     pub fn of_mount(path: &Path) -> Result<Self, BpfError> {
         // Not canonicalize(): that would ask the daemon, which may be gone.
-        let absolute = std::path::absolute(path).map_err(|source| BpfError::Io {
+        let absolute = std::path::absolute(path).map_err(|reason| BpfError::Io {
             action: "find",
             path: path.to_owned(),
-            source,
+            reason,
         })?;
         let wanted: PathBuf = absolute.components().collect();
         mounts()?
@@ -64,10 +64,10 @@ impl fmt::Display for Dev {
 /// If `/proc` is not there.
 pub fn mounts() -> Result<Vec<(Dev, PathBuf)>, BpfError> {
     let path = Path::new("/proc/self/mountinfo");
-    let text = fs::read_to_string(path).map_err(|source| BpfError::Io {
+    let text = fs::read_to_string(path).map_err(|reason| BpfError::Io {
         action: "read",
         path: path.to_owned(),
-        source,
+        reason,
     })?;
     Ok(text.lines().filter_map(mount_of).collect())
 }

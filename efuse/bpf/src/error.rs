@@ -9,14 +9,14 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum BpfError {
     /// A file or folder.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {reason}", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
         /// Where.
         path: PathBuf,
         /// Why not.
-        source: io::Error,
+        reason: io::Error,
     },
     /// There is no such policy.
     #[error("there is no policy {name:?}; there is {known}, or name a compiled program (*.bpf.o)")]
@@ -75,20 +75,20 @@ pub enum BpfError {
         dev: crate::Dev,
     },
     /// Something else of the BPF system call.
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}: {reason}")]
     Bpf {
         /// What was tried.
         action: String,
         /// Why not.
-        source: libbpf_rs::Error,
+        reason: libbpf_rs::Error,
     },
 }
 
 impl BpfError {
     pub(crate) fn bpf(action: impl Into<String>) -> impl FnOnce(libbpf_rs::Error) -> BpfError {
-        move |source| BpfError::Bpf {
+        move |reason| BpfError::Bpf {
             action: action.into(),
-            source,
+            reason,
         }
     }
 }

@@ -76,10 +76,10 @@ impl Attachment {
     /// If the path is taken or not in a BPF file system.
     pub fn pin(mut self, path: &Path) -> Result<(), BpfError> {
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(|source| BpfError::Io {
+            fs::create_dir_all(folder).map_err(|reason| BpfError::Io {
                 action: "make",
                 path: folder.to_owned(),
-                source,
+                reason,
             })?;
         }
         self.link.pin(path).map_err(BpfError::bpf(format!(
@@ -145,18 +145,28 @@ impl Policy {
     ///
     /// # Errors
     /// If there is no such link, or it belongs to another connection.
-    pub fn replace(self, path: &Path) -> Result<(), BpfError> {
+    pub fn replace(mut self, path: &Path) -> Result<(), BpfError> {
         use std::os::fd::{AsFd as _, AsRawFd as _};
 
+        if !path.exists() {
+            return Err(BpfError::NotAttached { dev: self.dev });
+        }
         let link = Link::open(path).map_err(BpfError::bpf(format!("open {}", path.display())))?;
-        let ops = self
+        let messages = Messages::collect(LOG_LINES);
+        let mut ops = self
             .object
-            .maps()
+            .maps_mut()
             .find(|map| map.map_type() == MapType::StructOps)
             .ok_or(BpfError::NotAPolicy {
                 policy: self.name.clone(),
                 what: "has no set of programs",
             })?;
+        // Gives the set to the kernel, which then finds the place taken. If it does not, the link
+        // that was there is not this connection's any more.
+        if ops.attach_struct_ops().is_ok() {
+            return Err(BpfError::NotAttached { dev: self.dev });
+        }
+        drop(messages);
         // SAFETY: both descriptors are open during the call; no options are passed.
         let status = unsafe {
             libbpf_sys::bpf_link_update(
@@ -182,10 +192,10 @@ fn open(name: &str) -> Result<OpenObject, BpfError> {
     let bytes = if let Some((_, bytes)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
         bytes
     } else if name.contains('/') || name.ends_with(".o") {
-        read = fs::read(name).map_err(|source| BpfError::Io {
+        read = fs::read(name).map_err(|reason| BpfError::Io {
             action: "read",
             path: name.into(),
-            source,
+            reason,
         })?;
         read.as_slice()
     } else {

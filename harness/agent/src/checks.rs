@@ -3,6 +3,7 @@
 //! Each check gets a system mounted over a small fresh ext4 of its own.
 
 mod bytes;
+mod coherence;
 mod concurrent;
 mod counters;
 mod daemon_killed;
@@ -10,6 +11,7 @@ mod fsx;
 mod module;
 mod pjdfstest;
 mod posix;
+mod programs;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -103,6 +105,18 @@ pub const ALL: &[Check] = &[
         title: "efuse.ko is unloaded and loaded again beside stock FUSE, not while it is mounted",
         applies: Applies::Only(&["efuse-bare"]),
         run: module::run,
+    },
+    Check {
+        name: "programs",
+        title: "hostile programs are refused; programs come and go on a mount in use",
+        applies: Applies::Only(&["efuse-bare"]),
+        run: programs::run,
+    },
+    Check {
+        name: "coherence",
+        title: "random operations of four processes against a plain directory; no answer older than a change",
+        applies: Applies::WithDaemon,
+        run: coherence::run,
     },
     Check {
         name: "fsx",

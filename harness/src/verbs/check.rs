@@ -44,8 +44,8 @@ pub struct Check {
 /// Guests that may be lost before the rest of the checks is given up.
 const MAX_LOST: u32 = 5;
 
-/// Test suites that some checks use where they are installed.
-const SUITES: [&str; 2] = ["pjdfstest", "fsx"];
+/// Programs that some checks use: test suites where they are installed, and our own.
+const SUITES: [&str; 4] = ["pjdfstest", "fsx", "efuse", "efuse-coherence"];
 
 /// What `--memory` is without it: room for the RAM disks of the checks.
 const DEVICE: Device = Device::Brd {
