@@ -13,7 +13,7 @@ default:
 # before: tests unify other features, and polars would be compiled twice.
 [private]
 build:
-    @test -n "${EFUSE_BUILT:-}" || cargo build --release --quiet --locked -p efuse-eval -p efuse-metaload -p efuse-stackfs -p efuse-kernel -p efuse-report
+    @test -n "${EFUSE_BUILT:-}" || cargo build --release --quiet --locked -p efuse-bpf -p efuse-eval -p efuse-metaload -p efuse-stackfs -p efuse-kernel -p efuse-report
 
 # Evaluate: `just eval quick`, `just eval all`, `just eval --help`.
 eval *ARGS: build
@@ -38,6 +38,10 @@ gate *ARGS: build
 # Build efuse.ko, or `just kernel apply TREE`, `just kernel host`, `just kernel --help`.
 kernel *ARGS: build
     @"{{ bin }}/kernel" "$@"
+
+# Programs for eFUSE mounts: `just efuse attach MOUNT`, `just efuse show`, `just efuse --help`.
+efuse *ARGS: build
+    @"{{ bin }}/efuse" "$@"
 
 # Third-party test suites that the checks in the guest use.
 [private]
