@@ -7,18 +7,26 @@ use std::path::Path;
 use libbpf_cargo::SkeletonBuilder;
 
 const FOLDER: &str = "src/bpf";
+/// Compiled so that they stay right.
+const EXAMPLES: &str = "examples";
 const CLANG: &str = "clang-16";
-/// Sources without their extension.
-const POLICIES: &[&str] = &["extfuse", "hostile", "metadata"];
+/// Folder and name of each source.
+const POLICIES: &[(&str, &str)] = &[
+    (FOLDER, "extfuse"),
+    (FOLDER, "hostile"),
+    (FOLDER, "metadata"),
+    (EXAMPLES, "hide"),
+];
 
 fn main() {
     println!("cargo:rerun-if-changed={FOLDER}");
+    println!("cargo:rerun-if-changed={EXAMPLES}");
     println!("cargo:rerun-if-env-changed=EFUSE_CLANG");
     let clang = env::var("EFUSE_CLANG").unwrap_or_else(|_| CLANG.to_owned());
     let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
-    for policy in POLICIES {
-        let source = format!("{FOLDER}/{policy}.bpf.c");
+    for (folder, policy) in POLICIES {
+        let source = format!("{folder}/{policy}.bpf.c");
         SkeletonBuilder::new()
             .source(&source)
             .obj(Path::new(&out).join(format!("{policy}.bpf.o")))
@@ -28,6 +36,7 @@ fn main() {
                 "-Wall".to_owned(),
                 "-Werror".to_owned(),
                 "-mcpu=v3".to_owned(),
+                format!("-I{FOLDER}"),
                 format!("-I/usr/include/{arch}-linux-gnu"),
             ])
             .build()
