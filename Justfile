@@ -69,7 +69,13 @@ smoke: build
     @"{{ bin }}/eval" run smoke --name smoke-test
     EFUSE_REPORT_RUN="$EFUSE_ROOT/results/runs/smoke-test" cargo test --workspace --release --locked --test browser measured
 
+# The regression gate of CI: eFUSE against stock FUSE, in time that counts instructions.
+regression: build
+    @"{{ bin }}/eval" clean regression-test >/dev/null 2>&1 || true
+    @"{{ bin }}/eval" run gate --systems fuse,efuse-bare,efuse-meta --deterministic --no-report --name regression-test
+    @"{{ bin }}/eval" gate regression-test --metrics read-iops,read-clat
+
 # Everything that CI checks.
 test:
     cargo build --release --locked --workspace --all-targets
-    EFUSE_BUILT=1 "{{ just_executable() }}" lint unit check smoke
+    EFUSE_BUILT=1 "{{ just_executable() }}" lint unit check smoke regression
