@@ -100,7 +100,7 @@ fn paper_physical_is_the_table() {
     let rows: Vec<_> = tests
         .iter()
         .map(|t| {
-            let j = fio(&t);
+            let j = fio(t);
             (
                 j.files,
                 j.file_bytes,
