@@ -42,6 +42,7 @@ pub enum Verb {
     Ratio(verbs::ratio::Ratio),
     Compare(verbs::compare::Compare),
     Baseline(verbs::baseline::Baseline),
+    History(verbs::history::History),
     Gate(verbs::gate::Gate),
     GateTrial(verbs::gate_trial::GateTrial),
     Systems(verbs::systems::Systems),

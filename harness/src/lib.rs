@@ -13,6 +13,7 @@
 //! | [`summary`], [`metric`] | tables and ratios of what is stored |
 //! | [`adaptive`] | which cells are measured again |
 //! | [`stored`], [`judge`] | runs and baselines by name, and whether one is slower |
+//! | [`reporter`] | pages, which the program `report` draws |
 
 pub mod adaptive;
 pub mod catalogue;
@@ -28,6 +29,7 @@ pub mod outside;
 pub mod places;
 pub mod planning;
 pub mod progress;
+pub mod reporter;
 pub mod runs;
 pub mod schedule;
 pub mod session;

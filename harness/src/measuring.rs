@@ -1,7 +1,6 @@
 //! The last stretch that `run` and `resume` share: execute, sum up, render.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
@@ -11,6 +10,7 @@ use crate::estimate::Clock;
 use crate::execute::{self, Limits, RunError};
 use crate::interrupt::{exit_status, signal_name};
 use crate::progress;
+use crate::reporter;
 use crate::runs::Run;
 use crate::session::{Opener, Session};
 use crate::summary::{self, Figures, Row};
@@ -94,7 +94,7 @@ pub fn finish(
     let report = if options.no_report {
         Ok(None)
     } else {
-        render_report(context, run.dir.path()).map(Some)
+        reporter::run_page(&context.root, run.dir.path()).map(Some)
     };
     let finished = Finished {
         run: &run.name,
@@ -123,36 +123,4 @@ pub fn finish(
         plan.order.len()
     );
     Ok(1)
-}
-
-/// Renders the report of a run with the `report` beside this program, else with cargo's.
-fn render_report(context: &Context, run: &Path) -> Result<PathBuf> {
-    let out = run.join("report.html");
-    let beside = std::env::current_exe()
-        .ok()
-        .map(|exe| exe.with_file_name("report"))
-        .filter(|p| p.is_file());
-    let mut command = match &beside {
-        Some(path) => Command::new(path),
-        None => {
-            let mut cargo = Command::new("cargo");
-            cargo
-                .args(["run", "--quiet", "--release", "-p", "efuse-report", "--"])
-                .current_dir(&context.root);
-            cargo
-        }
-    };
-    command.arg(run).arg("-o").arg(&out);
-    let shown = format!("report {} -o {}", run.display(), out.display());
-    let output = command
-        .output()
-        .with_context(|| format!("cannot start `{shown}`"))?;
-    if !output.status.success() {
-        bail!(
-            "`{shown}` failed ({}): {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-    }
-    Ok(out)
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use efuse_model::attempt::Outcome;
+use efuse_model::document::{MeasuredBy, Side};
 use efuse_model::environment::Environment;
 use efuse_model::plan::Plan;
 use efuse_model::store::{Attempts, RunDir};
@@ -51,6 +52,39 @@ impl Stored {
         headline.filter(|s| !self.attempts.done(s)).count()
     }
 
+    /// What was measured, where, how and when, without figures.
+    #[must_use]
+    pub fn side(&self) -> Side {
+        let plan = &self.plan;
+        let mut commands: Vec<MeasuredBy> = Vec::new();
+        let headline = self.attempts.list.iter().filter(|a| a.probes.is_off());
+        for attempt in headline.filter(|a| matches!(a.outcome, Outcome::Done { .. })) {
+            let by = MeasuredBy {
+                test: attempt.test.clone(),
+                command: attempt.command.clone(),
+            };
+            if !commands.contains(&by) {
+                commands.push(by);
+            }
+        }
+        Side {
+            label: self.label.clone(),
+            run: plan.run.clone(),
+            workload: plan.workload.clone(),
+            command: plan.command.clone(),
+            created: plan.created,
+            seed: plan.seed,
+            scale: plan.scale,
+            repetitions: plan.repetitions,
+            place: plan.place,
+            device: plan.device.clone(),
+            systems: plan.systems.clone(),
+            tests: plan.tests.clone(),
+            environment: self.environment.clone(),
+            commands,
+        }
+    }
+
     /// Whether anything was measured.
     #[must_use]
     pub fn has_figures(&self) -> bool {
@@ -73,6 +107,24 @@ pub fn baselines(root: &Path) -> Result<(Vec<Run>, Vec<String>)> {
 /// If there is none, or it cannot be read.
 pub fn run(root: &Path, name: Option<&str>) -> Result<Stored> {
     Stored::open("run", runs::find(root, name)?)
+}
+
+/// Every baseline with its figures, oldest first, and one message per folder that cannot be
+/// read.
+///
+/// # Errors
+/// If the folder exists and cannot be read.
+pub fn all_baselines(root: &Path) -> Result<(Vec<Stored>, Vec<String>)> {
+    let (all, mut unreadable) = baselines(root)?;
+    let mut stored = Vec::new();
+    for run in all {
+        let name = run.name.clone();
+        match Stored::open("baseline", run) {
+            Ok(baseline) => stored.push(baseline),
+            Err(e) => unreadable.push(format!("baseline {name}: {e:#}")),
+        }
+    }
+    Ok((stored, unreadable))
 }
 
 /// The baseline of this name.

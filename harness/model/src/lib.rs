@@ -11,6 +11,7 @@ pub mod attempt;
 pub mod cell;
 pub mod counters;
 pub mod device;
+pub mod document;
 pub mod environment;
 pub mod histogram;
 pub mod metadata;

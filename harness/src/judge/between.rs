@@ -40,6 +40,18 @@ pub fn environment_differences(new: &Stored, old: &Stored) -> Vec<String> {
     }
 }
 
+/// Whether both are the same measurement: a run, itself, or a baseline that was kept of it.
+#[must_use]
+pub fn same(a: &Stored, b: &Stored) -> bool {
+    a.dir.path() == b.dir.path() || (a.plan.run == b.plan.run && a.plan.created == b.plan.created)
+}
+
+/// Whether both were measured in the same kind of place on the same kind of device.
+#[must_use]
+pub fn same_device(a: &Stored, b: &Stored) -> bool {
+    a.plan.device == b.plan.device && a.plan.place == b.plan.place
+}
+
 /// Lays two runs side by side. `base` of `None` compares figures as they are.
 ///
 /// # Errors
@@ -56,9 +68,7 @@ pub fn compare(
             return Err(format!("{} is empty: it has no figure", side.label));
         }
     }
-    let same =
-        |a: &Stored, b: &Stored| a.plan.run == b.plan.run && a.plan.created == b.plan.created;
-    if new.dir.path() == old.dir.path() || same(new, old) {
+    if same(new, old) {
         return Err(format!(
             "{} and {} are the same run: a run cannot be compared with itself",
             new.label, old.label
@@ -74,7 +84,7 @@ pub fn compare(
             differences.join("\n  ")
         ));
     }
-    if new.plan.device != old.plan.device || new.plan.place != old.plan.place {
+    if !same_device(new, old) {
         return Err(format!(
             "{} was measured on another device than {}",
             old.label, new.label

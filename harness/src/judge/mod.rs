@@ -117,13 +117,18 @@ impl Data {
                 efuse_stats::median(ratios),
                 efuse_stats::bootstrap_median(ratios, seed),
             ),
-            Self::Separate { new, old } => {
-                let medians = efuse_stats::median(new).zip(efuse_stats::median(old));
-                (
-                    medians.map(|(n, o)| n / o),
-                    efuse_stats::bootstrap_ratio(new, old, seed),
-                )
-            }
+            Self::Separate { new, old } => (
+                self.medians().map(|(n, o)| n / o),
+                efuse_stats::bootstrap_ratio(new, old, seed),
+            ),
+        }
+    }
+
+    /// Medians, new and old, where the sides are separate.
+    fn medians(&self) -> Option<(f64, f64)> {
+        match self {
+            Self::Paired(_) => None,
+            Self::Separate { new, old } => efuse_stats::median(new).zip(efuse_stats::median(old)),
         }
     }
 
@@ -171,6 +176,9 @@ pub struct Judged {
     pub more_is_better: bool,
     /// What it says.
     pub call: Call,
+    /// Median of the new and of the old side, of two runs: what the ratio is made of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub medians: Option<(f64, f64)>,
     /// New over old, median.
     pub ratio: Option<f64>,
     /// 95 % interval of it.
@@ -227,6 +235,7 @@ fn one(
         metric: question.metric.name,
         more_is_better: question.metric.more_is_better,
         call: Call::Insufficient,
+        medians: None,
         ratio: None,
         interval: None,
         n: (0, 0),
@@ -246,6 +255,7 @@ fn one(
         }
     };
     (judged.ratio, judged.interval) = data.ratio(seed);
+    judged.medians = data.medians();
     judged.n = data.n();
     judged.delta = data.delta();
     judged.magnitude = judged.delta.map(Magnitude::of);

@@ -1,4 +1,4 @@
-//! A verdict as text, Markdown and a self-contained page.
+//! A verdict as text and Markdown; its page is drawn by `report`.
 
 use std::fmt::Write as _;
 
@@ -160,65 +160,6 @@ impl Verdict {
         );
         out
     }
-
-    /// A page of its own, without scripts and without anything loaded.
-    #[must_use]
-    pub fn html(&self) -> String {
-        let mut out = format!(
-            "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\
-             <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\n\
-             <style>body{{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}}\
-             table{{border-collapse:collapse}}td,th{{border-bottom:1px solid #ccc;padding:.2rem .7rem;text-align:left}}\
-             .regression{{background:#fbd5d0}}.improved{{background:#d3eedb}}\
-             .insufficient,.inconclusive{{color:#666}}</style>\n\
-             <h1>{title}</h1>\n<p><strong>{}</strong>: {}</p>\n",
-            self.outcome.words(),
-            escape_html(&self.counts()),
-            title = escape_html(&self.title),
-        );
-        if !self.judged.is_empty() {
-            out.push_str("<table><tr>");
-            for head in HEAD {
-                let _ = write!(
-                    out,
-                    "<th>{}</th>",
-                    escape_html(head.trim_start_matches('>'))
-                );
-            }
-            out.push_str("</tr>\n");
-            for judged in &self.judged {
-                let _ = write!(out, "<tr class=\"{}\">", judged.call.word());
-                for cell in cells(judged) {
-                    let _ = write!(out, "<td>{}</td>", escape_html(&cell));
-                }
-                out.push_str("</tr>\n");
-            }
-            out.push_str("</table>\n");
-        }
-        out.push_str("<ul>\n");
-        for line in self
-            .insufficient()
-            .iter()
-            .chain(&self.problems)
-            .chain(&self.notes)
-        {
-            let _ = writeln!(out, "<li>{}</li>", escape_html(line));
-        }
-        let _ = writeln!(
-            out,
-            "<li>Threshold {:.1} %; false alarms of all comparisons together at most {:.0} %.</li>\n</ul></html>",
-            self.threshold * 100.0,
-            self.alpha * 100.0
-        );
-        out
-    }
-}
-
-fn escape_html(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
 }
 
 fn escape_markdown(text: &str) -> String {
@@ -242,8 +183,6 @@ mod tests {
             problems: vec!["<script>".into()],
             notes: vec![],
         };
-        assert!(verdict.html().contains("run &lt;a&gt; | b"));
-        assert!(!verdict.html().contains("<script>"));
         assert!(verdict.markdown().contains("## run &lt;a> \\| b"));
         assert!(verdict.text().contains("could not judge: nothing compared"));
     }

@@ -127,6 +127,12 @@ pub fn run(context: &Context, verb: &Gate) -> Result<Status> {
 /// If standard output is closed.
 pub fn finish(context: &Context, verdict: &Verdict) -> Result<Status> {
     context.print(verdict, || verdict.text())?;
+    explain(verdict);
+    Ok(verdict.outcome.status())
+}
+
+/// Says on standard error what stood in the way of a judgement.
+pub fn explain(verdict: &Verdict) {
     for problem in &verdict.problems {
         eprintln!("eval: {}: {problem}", verdict.outcome.words());
     }
@@ -138,7 +144,6 @@ pub fn finish(context: &Context, verdict: &Verdict) -> Result<Status> {
             verdict.judged.len()
         );
     }
-    Ok(verdict.outcome.status())
 }
 
 fn judged(root: &Path, verb: &Gate, run: &Stored) -> Verdict {

@@ -16,6 +16,7 @@ pub mod clean;
 pub mod compare;
 pub mod gate;
 pub mod gate_trial;
+pub mod history;
 pub mod list;
 pub mod plan;
 pub mod ratio;
@@ -98,6 +99,7 @@ pub fn dispatch(cli: Cli) -> Result<Status> {
         Verb::Ratio(verb) => ratio::run(&context, &verb),
         Verb::Compare(verb) => compare::run(&context, &verb),
         Verb::Baseline(verb) => baseline::run(&context, &verb),
+        Verb::History(verb) => history::run(&context, &verb),
         Verb::Gate(verb) => gate::run(&context, &verb),
         Verb::GateTrial(verb) => gate_trial::run(&context, &verb),
         Verb::Systems(verb) => systems::run(&context, &verb),

@@ -32,7 +32,7 @@ pub use ratio::{aa_floor, bootstrap_ratio, relative_half_width};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Resamples of one bootstrap.
 pub const RESAMPLES: usize = 10_000;
@@ -41,7 +41,7 @@ pub const RESAMPLES: usize = 10_000;
 pub const CONFIDENCE: f64 = 0.95;
 
 /// Both ends of an interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// Lower end.
     pub low: f64,
