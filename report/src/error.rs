@@ -26,6 +26,9 @@ pub enum ReportError {
     /// The table could not be computed.
     #[error("cannot aggregate the figures: {0}")]
     Table(#[from] polars::error::PolarsError),
+    /// What `eval` handed over cannot be read.
+    #[error("{0}")]
+    Document(String),
     /// A chart could not be drawn.
     #[error("cannot draw the chart {chart:?}: {problem}")]
     Chart {

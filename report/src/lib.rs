@@ -7,6 +7,7 @@
 use efuse_model::store::RunDir;
 
 pub mod count;
+pub mod document;
 pub mod error;
 pub mod format;
 pub mod input;
@@ -43,4 +44,25 @@ pub fn json(run: &RunDir, base: Option<&str>) -> Result<serde_json::Value, Repor
     let run = input::Run::load(run)?;
     let table = table::Table::new(&run, base)?;
     Ok(export::json(&run, &table))
+}
+
+/// The page of a comparison, from what `eval --json compare` prints, and where `eval` would
+/// put it.
+///
+/// # Errors
+/// If there is nothing to show: the text is no comparison, a side was not found, or both
+/// are the same.
+pub fn comparison(text: &str) -> Result<(String, std::path::PathBuf), ReportError> {
+    let (document, sides) = document::comparison(text)?;
+    Ok((page::compare::render(&document, &sides)?, sides.page))
+}
+
+/// The page of a history, from what `eval --json history` prints, and where `eval` would put
+/// it.
+///
+/// # Errors
+/// If the text is no history.
+pub fn history(text: &str) -> Result<(String, std::path::PathBuf), ReportError> {
+    let document = document::history(text)?;
+    Ok((page::history::render(&document)?, document.page))
 }

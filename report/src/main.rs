@@ -1,4 +1,5 @@
-//! `report RUN_DIR`: one self-contained HTML file, or the aggregated table as JSON.
+//! `report RUN_DIR`: one self-contained HTML file, or the aggregated table as JSON;
+//! `report compare` and `report history`: pages of what `eval` computes over several runs.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -6,15 +7,25 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use efuse_model::store::RunDir;
+
+mod ask;
 
 /// Turn a run's folder into one self-contained HTML report.
 #[derive(Parser)]
-#[command(name = "report", version)]
+#[command(
+    name = "report",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
     /// The run's folder (it holds plan.json).
-    run_dir: PathBuf,
+    #[arg(required = true)]
+    run_dir: Option<PathBuf>,
     /// Where to write the page; RUN_DIR/report.html unless given.
     #[arg(short, long, value_name = "FILE", conflicts_with = "json")]
     output: Option<PathBuf>,
@@ -24,6 +35,53 @@ struct Args {
     /// Print the aggregated table as JSON instead of writing a page.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Draw two runs, baselines or revisions beside each other, judged as `eval compare` does.
+    Compare {
+        /// The old one.
+        #[arg(required_unless_present = "from")]
+        a: Option<String>,
+        /// The new one.
+        #[arg(required_unless_present = "from")]
+        b: Option<String>,
+        /// The system that others are related to inside each run.
+        #[arg(long, value_name = "SYSTEM")]
+        base: Option<String>,
+        /// Compare figures as they are.
+        #[arg(long)]
+        absolute: bool,
+        /// Smallest change that matters.
+        #[arg(long, value_name = "5%")]
+        threshold: Option<String>,
+        /// Figures to compare.
+        #[arg(long, alias = "metric", value_name = "A,B")]
+        metrics: Option<String>,
+        /// Draw what `eval --json compare` printed into this file; `-` for standard input.
+        #[arg(long, value_name = "FILE",
+              conflicts_with_all = ["a", "b", "base", "absolute", "threshold", "metrics"])]
+        from: Option<PathBuf>,
+        /// Where to write the page; results/pages/compare-A-B.html unless given.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Draw how systems stood to a base over the baselines that are kept.
+    History {
+        /// The system that others are related to inside each run.
+        #[arg(long, value_name = "SYSTEM")]
+        base: Option<String>,
+        /// Figures to show.
+        #[arg(long, alias = "metric", value_name = "A,B")]
+        metrics: Option<String>,
+        /// Draw what `eval --json history` printed into this file; `-` for standard input.
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["base", "metrics"])]
+        from: Option<PathBuf>,
+        /// Where to write the page; results/pages/history.html unless given.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -37,7 +95,81 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
-    let run = RunDir::open(&args.run_dir)?;
+    match (&args.verb, &args.run_dir) {
+        (Some(verb), _) => several(verb),
+        (None, Some(run_dir)) => one(args, run_dir),
+        (None, None) => anyhow::bail!("say which run: report RUN_DIR"),
+    }
+}
+
+/// A page of several runs.
+fn several(verb: &Verb) -> anyhow::Result<()> {
+    let mut asked: Vec<String> = Vec::new();
+    let mut option = |name: &str, value: &Option<String>| {
+        if let Some(value) = value {
+            asked.push(format!("{name}={value}"));
+        }
+    };
+    let (kind, from, output) = match verb {
+        Verb::Compare {
+            a,
+            b,
+            base,
+            absolute,
+            threshold,
+            metrics,
+            from,
+            output,
+        } => {
+            option("--base", base);
+            option("--threshold", threshold);
+            option("--metrics", metrics);
+            if *absolute {
+                asked.push("--absolute".to_owned());
+            }
+            // A name that starts with a dash is a name all the same.
+            asked.push("--".to_owned());
+            asked.extend([a, b].into_iter().flatten().cloned());
+            ("compare", from, output)
+        }
+        Verb::History {
+            base,
+            metrics,
+            from,
+            output,
+        } => {
+            option("--base", base);
+            option("--metrics", metrics);
+            ("history", from, output)
+        }
+    };
+    let text = match from {
+        Some(path) => ask::read(path)?,
+        None => {
+            let mut line = vec![kind.to_owned(), "--no-page".to_owned()];
+            line.extend(asked);
+            ask::eval(&line)?
+        }
+    };
+    let (html, place) = match verb {
+        Verb::Compare { .. } => efuse_report::comparison(&text)?,
+        Verb::History { .. } => efuse_report::history(&text)?,
+    };
+    let output = match output {
+        Some(output) => output.clone(),
+        None => {
+            if let Some(folder) = place.parent() {
+                fs::create_dir_all(folder)
+                    .with_context(|| format!("{}: cannot make the folder", folder.display()))?;
+            }
+            place
+        }
+    };
+    written(&output, &html)
+}
+
+fn one(args: &Args, run_dir: &Path) -> anyhow::Result<()> {
+    let run = RunDir::open(run_dir)?;
     let base = args.base.as_deref();
     if args.json {
         let table = efuse_report::json(&run, base)?;
@@ -54,7 +186,12 @@ fn run(args: &Args) -> anyhow::Result<()> {
         .output
         .clone()
         .unwrap_or_else(|| run.path().join("report.html"));
-    write_whole(&output, html.as_bytes())
+    written(&output, &html)
+}
+
+/// Writes a page and says where it is.
+fn written(output: &Path, html: &str) -> anyhow::Result<()> {
+    write_whole(output, html.as_bytes())
         .with_context(|| format!("{}: cannot write the report", output.display()))?;
     println!("{}", output.display());
     Ok(())

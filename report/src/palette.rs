@@ -6,7 +6,7 @@
 //! (WCAG 2.2, 1.4.11). The tests below hold both. Rows also carry the system's name, so
 //! colour is never the only carrier.
 
-use efuse_model::plan::Plan;
+use efuse_model::plan::{Plan, PlannedSystem};
 
 /// The page behind the charts, light and dark.
 pub const PAGE: (&str, &str) = ("#ffffff", "#14171c");
@@ -56,15 +56,20 @@ pub fn all() -> Vec<Colour> {
 /// of the plan.
 #[must_use]
 pub fn slot(plan: &Plan, system: &str) -> u8 {
+    slot_among(&plan.systems, system)
+}
+
+/// The same among these systems.
+#[must_use]
+pub fn slot_among(systems: &[PlannedSystem], system: &str) -> u8 {
     let twin_of = |id: &str| {
-        let planned = plan.systems.iter().find(|s| s.id == id)?;
+        let planned = systems.iter().find(|s| s.id == id)?;
         planned.twin_of.as_deref()
     };
     let system = twin_of(system).unwrap_or(system);
     let known = |id: &str| KNOWN.iter().position(|(k, _)| *k == id);
     let n = known(system).unwrap_or_else(|| {
-        let among = plan
-            .systems
+        let among = systems
             .iter()
             .filter(|s| s.twin_of.is_none() && known(&s.id).is_none())
             .position(|s| s.id == system)

@@ -11,6 +11,7 @@
 mod curves;
 mod scale;
 mod theme;
+mod timeline;
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -22,6 +23,7 @@ use crate::stats::Interval;
 
 pub use self::curves::{Curve, Curves};
 pub use self::scale::Scale;
+pub use self::timeline::{Dot, Span, Timeline, Trace};
 
 const WIDTH: i32 = 400;
 const LEFT: i32 = 8;

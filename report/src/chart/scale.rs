@@ -112,15 +112,20 @@ impl Scale {
         }
     }
 
-    /// Pixel of a value.
-    pub(super) fn x(&self, value: f64) -> i32 {
+    /// Where a value lies on the axis, from 0 to 1.
+    pub(super) fn share(&self, value: f64) -> f64 {
         let share = if self.log {
             (value.max(self.min) / self.min).ln() / (self.max / self.min).ln()
         } else {
             (value - self.min) / (self.max - self.min)
         };
+        share.clamp(0.0, 1.0)
+    }
+
+    /// Pixel of a value on a horizontal axis.
+    pub(super) fn x(&self, value: f64) -> i32 {
         let span = f64::from(WIDTH - LEFT - RIGHT);
-        LEFT + (share.clamp(0.0, 1.0) * span).round() as i32
+        LEFT + (self.share(value) * span).round() as i32
     }
 }
 

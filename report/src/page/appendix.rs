@@ -211,7 +211,7 @@ fn group(title: &str, rows: &Markup) -> Markup {
     }
 }
 
-fn device(device: &efuse_model::device::Device) -> String {
+pub fn device(device: &efuse_model::device::Device) -> String {
     use efuse_model::device::Device;
     match device {
         Device::NvmeModel {

@@ -1,14 +1,17 @@
 //! The page: one HTML document that needs nothing from anywhere.
 
 mod appendix;
+pub mod compare;
 mod cpu;
 mod ctx;
 mod floor;
+pub mod history;
 mod latency;
 mod parts;
 mod probes;
 mod published;
 mod requests;
+mod sides;
 mod summary;
 mod switches;
 mod tests;
@@ -59,6 +62,32 @@ pub fn render(run: &Run, table: &Table) -> Result<String, ReportError> {
     }
     sections.push(published::section(&page)?);
     sections.extend(appendix::sections(&page));
+    Ok(shell(&Shell {
+        title: &title,
+        first: "summary",
+        header: &summary::header(&page),
+        contents: &contents(&page),
+        sections: &sections,
+        footer: &html! {
+            "Made by efuse-report " (env!("CARGO_PKG_VERSION")) " from the run "
+            code { (plan.run) } ". The same table as JSON: "
+            code { "report RUN_DIR --json" } "."
+        },
+    }))
+}
+
+/// The parts of a page.
+struct Shell<'a> {
+    title: &'a str,
+    /// The section that a keyboard jumps to.
+    first: &'a str,
+    header: &'a Markup,
+    contents: &'a Markup,
+    sections: &'a [Markup],
+    footer: &'a Markup,
+}
+
+fn shell(page: &Shell<'_>) -> String {
     let document = html! {
         (DOCTYPE)
         html lang="en" {
@@ -69,28 +98,22 @@ pub fn render(run: &Run, table: &Table) -> Result<String, ReportError> {
                 meta http-equiv="Content-Security-Policy" content=(POLICY);
                 meta name="color-scheme" content="light dark";
                 meta name="generator" content=(concat!("efuse-report ", env!("CARGO_PKG_VERSION")));
-                title { (title) }
+                title { (page.title) }
                 // An empty icon keeps browsers from asking a server for one.
                 link rel="icon" href="data:,";
                 style { (PreEscaped(colours())) (PreEscaped(STYLE)) }
             }
             body {
-                a.skip href="#summary" { "Skip to the summary" }
-                (summary::header(&page))
-                (contents(&page))
-                main { @for s in &sections { (s) } }
-                footer {
-                    p {
-                        "Made by efuse-report " (env!("CARGO_PKG_VERSION")) " from the run "
-                        code { (plan.run) } ". The same table as JSON: "
-                        code { "report RUN_DIR --json" } "."
-                    }
-                }
+                a.skip href={ "#" (page.first) } { "Skip to the " (page.first) }
+                (page.header)
+                (page.contents)
+                main { @for s in page.sections { (s) } }
+                footer { p { (page.footer) } }
                 script { (PreEscaped(SCRIPT)) }
             }
         }
     };
-    Ok(document.into_string())
+    document.into_string()
 }
 
 fn contents(page: &Page<'_>) -> Markup {
