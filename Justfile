@@ -23,9 +23,13 @@ eval *ARGS: build
 report *ARGS: build
     @"{{ bin }}/report" "$@"
 
-# Compare two runs, baselines or revisions: `just compare OLD NEW`.
+# Compare two runs, baselines or revisions, with a page: `just compare OLD NEW`.
 compare *ARGS: build
     @"{{ bin }}/eval" compare "$@"
+
+# Ratios to a base over the kept baselines, with a page: `just history --metric read-iops`.
+history *ARGS: build
+    @"{{ bin }}/eval" history "$@"
 
 # Keep a run as a baseline: `just baseline save NAME [RUN]`, `just baseline list`.
 baseline *ARGS: build

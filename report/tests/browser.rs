@@ -439,3 +439,66 @@ fn the_page_works_in_a_browser() {
         }
     }
 }
+
+/// Pages of several runs: a comparison, and a history of two environments.
+#[test]
+fn pages_of_several_runs_work_in_a_browser() {
+    let Some(browser) = Browser::find() else {
+        return;
+    };
+    let history = |keep: fn(usize) -> bool| {
+        let mut document = common::several::history();
+        let mut n = 0..;
+        document.environments.retain(|_| n.next().is_some_and(keep));
+        let text = serde_json::to_string(&document).unwrap();
+        efuse_report::history(&text).unwrap().0
+    };
+    let compare = common::several::comparison().to_string();
+    let pages = [
+        // Comparisons of four figures of T1 and of one of T2.
+        (
+            "compare",
+            efuse_report::comparison(&compare).unwrap().0,
+            true,
+            5,
+        ),
+        ("history-emulated", history(|n| n == 0), true, 3),
+        ("history-kvm", history(|n| n == 1), false, 1),
+        ("history", history(|_| true), true, 4),
+    ];
+    for (name, html, emulated, count) in pages {
+        let probed = browser.probed(&html);
+        for (width, dark) in [(1280, false), (390, true)] {
+            let what = format!("{name}, {width} px");
+            let found = browser.measure(&probed, width, dark);
+            let charts = found["charts"].as_array().unwrap();
+            assert_eq!(charts.len(), count, "{what}");
+            let bands = |c: &Value| c["bands"].as_u64().unwrap();
+            assert!(
+                charts.iter().map(bands).sum::<u64>() > 0,
+                "{what}: no floor"
+            );
+            if name == "history" {
+                // Marked where emulated and only there: the last chart is of another environment.
+                let marked = |c: &Value| c["label"].as_str().unwrap().contains("Emulated");
+                assert!(
+                    charts[..3].iter().all(marked) && !marked(&charts[3]),
+                    "{what}"
+                );
+            } else {
+                check(&found, emulated, &what);
+            }
+        }
+        if let Some(keep) = std::env::var_os("EFUSE_REPORT_KEEP").map(PathBuf::from) {
+            fs::create_dir_all(&keep).unwrap();
+            let plain = keep.join(format!("{name}.html"));
+            fs::write(&plain, &html).unwrap();
+            browser.screenshot(
+                &plain,
+                &keep.join(format!("{name}.png")),
+                (1280, 2600),
+                false,
+            );
+        }
+    }
+}

@@ -215,3 +215,62 @@ fn the_page_refers_to_nothing_outside() {
     let folder = dir.path().display().to_string();
     assert!(!html.contains(&folder), "the page tells where the run lay");
 }
+
+fn versionless(html: &str) -> String {
+    let version = concat!("efuse-report ", env!("CARGO_PKG_VERSION"));
+    skeleton(html).replace(version, "efuse-report VERSION")
+}
+
+#[test]
+fn the_comparisons_skeleton() {
+    let (html, place) =
+        efuse_report::comparison(&common::several::comparison().to_string()).unwrap();
+    assert_eq!(place, std::path::Path::new("results/pages/compare.html"));
+    insta::assert_snapshot!(versionless(&html));
+}
+
+#[test]
+fn the_historys_skeleton() {
+    let text = serde_json::to_string(&common::several::history()).unwrap();
+    let (html, _) = efuse_report::history(&text).unwrap();
+    insta::assert_snapshot!(versionless(&html));
+}
+
+#[test]
+fn a_comparison_without_two_sides_is_no_page() {
+    let mut document = common::several::comparison();
+    let refused = |document: &serde_json::Value| {
+        let error = efuse_report::comparison(&document.to_string()).unwrap_err();
+        error.to_string()
+    };
+    document["problems"] = serde_json::json!(["a and b are the same run"]);
+    document["sides"]["same"] = true.into();
+    assert_eq!(refused(&document), "a and b are the same run");
+    document["problems"] = serde_json::json!(["unknown run \"x\""]);
+    document["sides"] = serde_json::Value::Null;
+    assert_eq!(refused(&document), "unknown run \"x\"");
+    document["version"] = 99.into();
+    assert!(refused(&document).contains("version 99"));
+    assert!(refused(&serde_json::json!({})).contains("not what `eval --json compare` prints"));
+    let error = efuse_report::history("[").unwrap_err().to_string();
+    assert!(
+        error.contains("not what `eval --json history` prints"),
+        "{error}"
+    );
+}
+
+#[test]
+fn other_environments_are_said_first_and_nothing_is_drawn() {
+    let mut document = common::several::comparison();
+    let difference = "kernel: \"6.13\", was \"6.12\"";
+    document["judged"] = serde_json::json!([]);
+    document["outcome"] = "could-not-judge".into();
+    for list in ["differences", "forbidding"] {
+        document["sides"][list] = serde_json::json!([difference]);
+    }
+    let (html, _) = efuse_report::comparison(&document.to_string()).unwrap();
+    let text = skeleton(&html);
+    let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part}: {text}"));
+    assert!(at("kernel: &quot;6.13&quot;") < at("nothing could be compared"));
+    assert!(!html.contains("<svg class=\"chart\""));
+}

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod counted;
+pub mod several;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
