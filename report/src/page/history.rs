@@ -143,7 +143,7 @@ fn of_test(document: &History, panel: &Panel, test: &Test) -> Result<Markup, Rep
                 systems.push(&s.system);
             }
         }
-        let svg = chart(document, panel, test, metric, &of_metric)?;
+        let svg = chart(document, panel, &points_of(&series), metric, &of_metric)?;
         panels.push((metric, first.more_is_better, svg));
     }
     let floors = series.iter().flat_map(|s| &s.values);
@@ -160,7 +160,7 @@ fn of_test(document: &History, panel: &Panel, test: &Test) -> Result<Markup, Rep
                 span { (sides::system_name(sides::slot(&points, system), system)) }
             } }
             div.panels { @for (metric, more, svg) in &panels {
-                div.panel { h4 { (figure(metric)) ", " (direction(*more)) } (PreEscaped(svg)) }
+                div.panel { h4 { (figure(metric)) small { ", " (direction(*more)) } } (PreEscaped(svg)) }
             } }
             figcaption {
                 "Multiple of " (document.base) " inside each run, over the baselines, the oldest at the left; below each its "
@@ -211,11 +211,10 @@ fn words(value: &Value, ratio: f64) -> String {
 fn chart(
     document: &History,
     panel: &Panel,
-    test: &Test,
+    points: &[usize],
     metric: &str,
     series: &[&Series],
 ) -> Result<String, ReportError> {
-    let points = points_of(series);
     let shown: Vec<&Side> = points.iter().filter_map(|p| panel.points.get(*p)).collect();
     let column = |point: usize| points.iter().position(|p| *p == point);
     let mut values = vec![1.0];
@@ -262,7 +261,7 @@ fn chart(
     Timeline {
         label: format!(
             "{}, {} as a multiple of {} over baselines. {}.{}",
-            test.id,
+            series.first().map_or("", |s| &s.test.id),
             figure(metric),
             document.base,
             read_out.join("; "),

@@ -8,7 +8,12 @@ use serde_json::json;
 use super::{Fixture, environment, system, test, twin};
 
 pub fn side(label: &str, revision: &str, accelerator: Accelerator, tests: &[Test]) -> Side {
-    let systems = vec![system("fuse", None), system("efuse", None), twin("fuse")];
+    let systems = vec![
+        system("fuse", None),
+        system("efuse", None),
+        system("ext4", None),
+        twin("fuse"),
+    ];
     let plan = Fixture::new(systems, tests.to_vec(), 8).plan;
     Side {
         label: label.into(),
