@@ -30,6 +30,7 @@ pub(crate) struct Count<'a> {
     whose: Whose,
     perf: std::result::Result<(), &'a str>,
     daemon: Option<u32>,
+    kernel_only: bool,
     kernel: Option<kernel::Probes>,
     window: Option<Window>,
     counters: Option<Counters>,
@@ -44,6 +45,7 @@ impl<'a> Count<'a> {
             whose,
             perf: agent.perf(),
             daemon: mounted.daemon_pid(),
+            kernel_only: mounted.family().is_none() && mounted.daemon_pid().is_none(),
             kernel: None,
             window: None,
             counters: None,
@@ -75,6 +77,7 @@ impl Phase for Count<'_> {
             own_switches: self.whose.switches() * jobs.len() as u64,
             jobs,
             daemon: self.daemon,
+            kernel_only: self.kernel_only,
         };
         self.window = Some(Window::open(subjects, self.perf));
         if let Some(Err(e)) = self.kernel.as_ref().map(|k| k.start(fio, self.daemon)) {

@@ -40,6 +40,17 @@ pub struct Switches {
     pub proc: Option<u64>,
 }
 
+/// How the time was found in which processors were busy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BusyFrom {
+    /// Clock ticks of `/proc/stat`. An emulated guest loses many.
+    #[default]
+    Ticks,
+    /// The clock's time on every processor less idle, iowait and steal.
+    Idle,
+}
+
 /// CPU time by who used it, seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CpuTime {
@@ -49,8 +60,11 @@ pub struct CpuTime {
     pub daemon_s: Option<f64>,
     /// Kernel threads (those with an empty command line), pollers and workers included.
     pub kernel_threads_s: f64,
-    /// All processors: user + nice + system + irq + softirq of `/proc/stat`.
+    /// All processors: whatever is not idle, iowait or steal.
     pub busy_s: f64,
+    /// How `busy_s` was found.
+    #[serde(default)]
+    pub busy_from: BusyFrom,
     /// All processors: idle + iowait.
     pub idle_s: f64,
     /// All processors: steal.
@@ -62,9 +76,11 @@ pub struct CpuTime {
 pub struct Memory {
     /// Largest resident set of the daemon (`VmHWM`).
     pub daemon_peak: Option<u64>,
-    /// Kernel-side maps of the system's BPF programs (`memlock` of their fdinfo).
+    /// Kernel-side maps of the system's BPF programs (`memlock` of their fdinfo); 0 if it
+    /// has none, `None` if they were not counted.
     pub maps: Option<u64>,
-    /// Shared rings and argument buffers.
+    /// Rings and buffers that the daemon shares with the kernel (its mappings of a device
+    /// or of io_uring); 0 if it has none, `None` if they were not counted.
     pub rings: Option<u64>,
 }
 
@@ -75,11 +91,16 @@ pub struct Requests {
     pub opcode: String,
     /// Requests that the daemon took: each is one crossing to it and one back.
     pub crossings: u64,
-    /// Enqueue to dequeue.
+    /// From when the request is given to FUSE to when the daemon takes it; for one in the
+    /// background with its wait for `max_background`.
     pub queueing: Histogram,
+    /// The part of queueing before the input queue, nanoseconds, of all requests together:
+    /// until a background request may go into it.
+    #[serde(default)]
+    pub held_ns: u64,
     /// Dequeue to reply.
     pub processing: Histogram,
-    /// Enqueue to reply, measured on its own and not as a sum.
+    /// Given to reply, measured on its own and not as a sum.
     pub total: Histogram,
 }
 
@@ -114,6 +135,9 @@ pub struct Counters {
     /// a daemon.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<Requests>,
+    /// Nodes that FORGET and BATCH_FORGET named; probes only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgotten: Option<u64>,
     /// The input queue's lock; probes only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_lock: Option<LockContention>,

@@ -21,9 +21,9 @@ static PROGRAMS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/probes.bpf.o"
 
 /// Slots of the map of opcodes, `OPCODES` of `requests.h`.
 const OPCODES: u32 = 64;
-/// 64-bit words of one opcode there: crossings and three histograms.
+/// 64-bit words of one opcode there: crossings, time held back and three histograms.
 const HISTOGRAM_WORDS: usize = 2 + BUCKETS;
-const OPCODE_WORDS: usize = 1 + 3 * HISTOGRAM_WORDS;
+const OPCODE_WORDS: usize = 2 + 3 * HISTOGRAM_WORDS;
 
 /// How long requests that are under way at the end may take to end.
 const DRAIN: Duration = Duration::from_millis(200);
@@ -48,6 +48,7 @@ enum Count {
     LostEnd,
     LostReply,
     LostMax,
+    Forgotten,
 }
 
 /// Probes that are attached.
@@ -55,6 +56,7 @@ pub struct Probes {
     object: Object,
     links: Vec<Link>,
     requests: bool,
+    forgets: bool,
     lock: bool,
     calls: bool,
     daemon: bool,
@@ -108,6 +110,16 @@ impl Group {
 }
 
 const PLANS: &[Plan] = &[
+    plan(
+        "background_given",
+        Target::Fuse("fuse_simple_background"),
+        Group::Requests,
+    ),
+    plan(
+        "background_refused",
+        Target::Fuse("fuse_simple_background"),
+        Group::Requests,
+    ),
     plan(
         "request_enqueue",
         Target::FuseEvent("request_send"),
@@ -250,6 +262,7 @@ impl Probes {
             object,
             links: Vec::new(),
             requests: false,
+            forgets: false,
             lock: false,
             calls: false,
             daemon: connection.is_some(),
@@ -265,9 +278,7 @@ impl Probes {
         let has = |group| groups.contains(&group);
         let calls = attach(Group::Calls);
         let requests = has(Group::Requests) && attach(Group::Requests);
-        if requests {
-            attach(Group::Forgets);
-        }
+        let forgets = requests && attach(Group::Forgets);
         // Every kernel has the first function; the second one's are where it is used.
         let native = requests && has(Group::LockNative) && attach(Group::LockNative);
         if native && has(Group::LockPv) {
@@ -280,6 +291,7 @@ impl Probes {
             ));
         }
         (probes.calls, probes.requests, probes.lock) = (calls, requests, native);
+        probes.forgets = forgets;
         Ok(probes)
     }
 
@@ -362,6 +374,7 @@ impl Probes {
         if self.requests {
             let under_way = self.drain()?;
             counters.requests = self.requests()?;
+            counters.forgotten = self.forgets.then(|| sum(Count::Forgotten));
             let mut lost = |n: u64, what: &str| {
                 if n > 0 {
                     counters.missing.push(format!("FUSE requests: {n} {what}"));
@@ -392,9 +405,29 @@ impl Probes {
         Ok(())
     }
 
+    /// Crossings of an opcode so far, by its number in the protocol.
+    ///
+    /// # Errors
+    /// If the figure cannot be read.
+    pub fn crossings(&self, opcode: u32) -> Result<u64> {
+        let bytes = self
+            .map("opcodes")?
+            .lookup(&opcode.to_ne_bytes(), MapFlags::ANY)
+            .map_err(failed("read opcodes".into()))?;
+        Ok(bytes.and_then(|b| words(&b).next()).unwrap_or(0))
+    }
+
+    /// Nodes that FORGET and BATCH_FORGET named so far.
+    ///
+    /// # Errors
+    /// If the figure cannot be read.
+    pub fn forgotten(&self) -> Result<u64> {
+        Ok(self.counts()?[Count::Forgotten as usize])
+    }
+
     fn counts(&self) -> Result<Vec<u64>> {
         let map = self.map("counts")?;
-        (0..=Count::LostMax as u32)
+        (0..=Count::Forgotten as u32)
             .map(|n| {
                 let each = map
                     .lookup_percpu(&n.to_ne_bytes(), MapFlags::ANY)
@@ -438,13 +471,14 @@ impl Probes {
             if words[0] == 0 {
                 continue;
             }
-            let part = |n: usize| histogram(&words[1 + n * HISTOGRAM_WORDS..][..HISTOGRAM_WORDS]);
+            let part = |n: usize| histogram(&words[2 + n * HISTOGRAM_WORDS..][..HISTOGRAM_WORDS]);
             let name = name(opcode);
             all.insert(
                 name.clone(),
                 Requests {
                     opcode: name,
                     crossings: words[0],
+                    held_ns: words[1],
                     queueing: part(0),
                     processing: part(1),
                     total: part(2),
@@ -516,7 +550,7 @@ fn name(opcode: u32) -> String {
 /// `struct config` of `config.h`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Config {
-    numbers: [u32; 9],
+    numbers: [u32; 11],
     ns: [u64; 2],
 }
 
@@ -533,6 +567,8 @@ impl Config {
                 types.offset("fuse_copy_state", &["write"])?,
                 types.offset("fuse_copy_state", &["req"])?,
                 types.offset("fuse_dev", &["fc"])?,
+                types.offset("fuse_req", &["args"])?,
+                types.offset("fuse_req", &["intr_entry"])?,
             ],
             ns: [0; 2],
         })
@@ -620,13 +656,13 @@ mod tests {
     #[test]
     fn the_configuration_is_laid_out_as_in_c() {
         let config = Config {
-            numbers: [1, 2, 3, 4, 5, 6, 7, 8, 9],
-            ns: [10, 11],
+            numbers: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
+            ns: [12, 13],
         };
         let bytes = config.bytes();
-        assert_eq!(bytes.len(), 56);
-        assert_eq!(bytes[32..36], 9_u32.to_ne_bytes());
-        assert_eq!(bytes[48..], 11_u64.to_ne_bytes());
+        assert_eq!(bytes.len(), 64);
+        assert_eq!(bytes[40..44], 11_u32.to_ne_bytes());
+        assert_eq!(bytes[56..], 13_u64.to_ne_bytes());
     }
 
     /// The verifier's word on every program, where this kernel lets them be attached.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use nix::sys::time::TimeSpec;
-use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use procfs::process::Process;
 use procfs::{CurrentSI as _, KernelStats};
@@ -117,11 +117,11 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
     };
     let id = i32::try_from(pid).map_err(|_| failed(nix::Error::ESRCH))?;
     let clock = clock_getcpuclockid(Pid::from_raw(id)).map_err(failed)?;
-    clock_gettime(clock).map(seconds).map_err(failed)
+    clock_gettime(clock).map(seconds_of).map_err(failed)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-fn seconds(time: TimeSpec) -> f64 {
+fn seconds_of(time: TimeSpec) -> f64 {
     time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9
 }
 
@@ -156,12 +156,14 @@ pub fn added(before: &HashMap<i32, u64>, after: &HashMap<i32, u64>) -> u64 {
     after.iter().map(of).sum()
 }
 
-/// Totals of `/proc/stat`.
+/// Totals of `/proc/stat`, and when they were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Totals {
     /// Context switches since boot.
     pub switches: u64,
-    /// user + nice + system + irq + softirq of all processors, seconds.
+    /// The monotonic clock, seconds.
+    pub clock_s: f64,
+    /// user + nice + system + irq + softirq of all processors, seconds, by clock ticks.
     pub busy_s: f64,
     /// idle + iowait, seconds.
     pub idle_s: f64,
@@ -174,12 +176,15 @@ pub struct Totals {
 /// # Errors
 /// If the file cannot be read.
 pub fn totals() -> Result<Totals> {
+    let clock = clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map_err(|e| io(Path::new("the clock"))(e.into()))?;
     let stat = KernelStats::current().map_err(failed("/proc/stat"))?;
     let cpu = &stat.total;
     #[expect(clippy::cast_precision_loss, reason = "ticks are far below 2^52")]
     let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
     Ok(Totals {
         switches: stat.ctxt,
+        clock_s: seconds_of(clock),
         busy_s: seconds(
             cpu.user + cpu.nice + cpu.system + cpu.irq.unwrap_or(0) + cpu.softirq.unwrap_or(0),
         ),
@@ -223,6 +228,30 @@ pub fn map_memory(pid: u32) -> Result<u64> {
         }
     }
     Ok(maps.values().sum())
+}
+
+/// Memory that a process shares with the kernel in rings and buffers, bytes: its mappings
+/// of a FUSE device or of an io_uring.
+///
+/// # Errors
+/// If there is no such process.
+pub fn ring_memory(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/maps");
+    let path = Path::new(&path);
+    let text = fs::read_to_string(path).map_err(io(path))?;
+    Ok(text.lines().filter_map(ring_of).sum())
+}
+
+/// Size of a mapping that is such a ring.
+fn ring_of(line: &str) -> Option<u64> {
+    let mut words = line.split_whitespace();
+    let (from, to) = words.next()?.split_once('-')?;
+    let of = words.nth(4)?;
+    if !matches!(of, "/dev/fuse" | "/dev/efuse" | "anon_inode:[io_uring]") {
+        return None;
+    }
+    let at = |hex| u64::from_str_radix(hex, 16).ok();
+    at(to)?.checked_sub(at(from)?)
 }
 
 /// Number and size of the map that an fdinfo is about.
@@ -273,9 +302,13 @@ mod tests {
             x = std::hint::black_box(x.wrapping_add(1));
         }
         let after = totals().unwrap();
-        assert!(after.busy_s > before.1.busy_s && after.switches >= before.1.switches);
+        assert!(
+            after.clock_s >= before.1.clock_s + 0.03 / crate::cpus::online().unwrap().len() as f64
+        );
+        assert!(after.busy_s >= before.1.busy_s && after.switches >= before.1.switches);
         assert!(peak_resident(own).unwrap() > 1 << 16);
         assert_eq!(map_memory(own).unwrap(), 0);
+        assert_eq!(ring_memory(own).unwrap(), 0);
         assert!(cpu_seconds(u32::MAX).is_err() && threads(u32::MAX).is_err());
     }
 
@@ -314,6 +347,19 @@ mod tests {
         if nix::unistd::geteuid().is_root() {
             assert!(!kernel_threads().unwrap().contains_key(&1));
         }
+    }
+
+    #[test]
+    fn rings_are_told_from_files() {
+        let of = |what: &str| {
+            ring_of(&format!(
+                "7f00000000-7f00003000 rw-s 00000000 00:0e 77 {what}"
+            ))
+        };
+        assert_eq!(of("/dev/efuse"), Some(0x3000));
+        assert_eq!(of("anon_inode:[io_uring]"), Some(0x3000));
+        assert_eq!(of("/usr/lib/libc.so"), None);
+        assert_eq!(of(""), None);
     }
 
     #[test]

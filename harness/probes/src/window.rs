@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use efuse_model::counters::{Counters, CpuTime, Memory, Switches};
+use efuse_model::counters::{BusyFrom, Counters, CpuTime, Memory, Switches};
 
 use crate::error::Result;
 use crate::proc::{self, Totals};
-use crate::{perf, proc::added};
+use crate::{cpus, perf, proc::added};
 
 /// Whom to count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,9 @@ pub struct Subjects {
     pub own_switches: u64,
     /// The daemon's process, if there is one.
     pub daemon: Option<u32>,
+    /// It is the kernel's own file system: there is nothing else, neither a daemon nor
+    /// maps nor rings.
+    pub kernel_only: bool,
 }
 
 /// What `/proc` said at the start.
@@ -30,6 +33,8 @@ struct Before {
     jobs: BTreeMap<u32, u64>,
     daemon: BTreeMap<u32, u64>,
     totals: Totals,
+    /// Processors, if their idle time is exact.
+    processors: Option<usize>,
 }
 
 /// Counters that run.
@@ -84,9 +89,17 @@ impl Window {
         }
         // The slow looks first, the counters that a difference of a few switches would
         // show in last.
+        let processors = match cpus::idle_not_exact() {
+            None => note(&mut missing, cpus::online()).map(|all| all.len()),
+            Some(reason) => {
+                missing.push(format!("exact time of busy processors: {reason}"));
+                None
+            }
+        };
         let kernel = note(&mut missing, proc::kernel_threads()).unwrap_or_default();
         let before = Before {
             kernel,
+            processors,
             fio_cpu: note(&mut missing, proc::cpu_seconds(subjects.fio)),
             daemon_cpu: subjects
                 .daemon
@@ -157,10 +170,18 @@ impl Window {
             .daemon
             .map(|pid| Memory {
                 daemon_peak: note(missing, proc::peak_resident(pid)),
-                maps: note(missing, proc::map_memory(pid)).filter(|bytes| *bytes > 0),
-                rings: None,
+                maps: note(missing, proc::map_memory(pid)),
+                rings: note(missing, proc::ring_memory(pid)),
             })
-            .unwrap_or_default();
+            .unwrap_or_else(|| {
+                let none = subjects.kernel_only.then_some(0);
+                Memory {
+                    daemon_peak: None,
+                    maps: none,
+                    rings: none,
+                }
+            });
+        let (busy_s, busy_from) = busy(&then, &now, before.processors);
         Counters {
             fio_switches: Switches {
                 perf: fio.map(|n| n.saturating_sub(subjects.own_switches)),
@@ -178,7 +199,8 @@ impl Window {
                 fio_s,
                 daemon_s,
                 kernel_threads_s,
-                busy_s: now.busy_s - then.busy_s,
+                busy_s,
+                busy_from,
                 idle_s: now.idle_s - then.idle_s,
                 steal_s: now.steal_s - then.steal_s,
             },
@@ -187,6 +209,20 @@ impl Window {
             ..Counters::default()
         }
     }
+}
+
+/// Time in which processors were busy, seconds, between two looks. Ticks are lost where the
+/// clock's interrupt is late, so it is what is left of the time of all processors, if idle
+/// time is exact.
+#[expect(clippy::cast_precision_loss, reason = "a number of processors")]
+fn busy(then: &Totals, now: &Totals, processors: Option<usize>) -> (f64, BusyFrom) {
+    let Some(processors) = processors else {
+        return (now.busy_s - then.busy_s, BusyFrom::Ticks);
+    };
+    let all = (now.clock_s - then.clock_s) * processors as f64;
+    let other = now.idle_s - then.idle_s + now.steal_s - then.steal_s;
+    // Idle time is given in units of 10 ms, so a short phase may have more than there is.
+    ((all - other).max(0.0), BusyFrom::Idle)
 }
 
 /// Switches between two looks at a process's threads. A thread that came in between
@@ -222,6 +258,27 @@ mod tests {
     }
 
     #[test]
+    fn busy_is_what_idle_leaves_of_the_clock_whatever_the_ticks_say() {
+        let then = Totals {
+            clock_s: 10.0,
+            busy_s: 3.0,
+            idle_s: 7.0,
+            steal_s: 1.0,
+            switches: 0,
+        };
+        let now = Totals {
+            clock_s: 12.0,
+            busy_s: 3.5,
+            idle_s: 8.0,
+            steal_s: 1.25,
+            switches: 0,
+        };
+        assert_eq!(busy(&then, &now, Some(2)), (2.75, BusyFrom::Idle));
+        assert_eq!(busy(&then, &now, None), (0.5, BusyFrom::Ticks));
+        assert_eq!(busy(&then, &then, Some(2)), (0.0, BusyFrom::Idle));
+    }
+
+    #[test]
     fn this_process_as_its_own_daemon() {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("skipped: perf events of the kernel side need root");
@@ -235,6 +292,7 @@ mod tests {
                 jobs: vec![tid],
                 own_switches: 100,
                 daemon: Some(own),
+                kernel_only: false,
             },
             Ok(()),
         );
@@ -249,6 +307,10 @@ mod tests {
         assert!(counters.system_switches.proc.unwrap() >= perf);
         assert!(counters.daemon_switches.unwrap().perf.unwrap() >= perf);
         assert!(counters.cpu.fio_s.unwrap() >= 0.0 && counters.memory.daemon_peak.unwrap() > 0);
+        assert_eq!(
+            (counters.memory.maps, counters.memory.rings),
+            (Some(0), Some(0))
+        );
     }
 
     #[test]
@@ -259,11 +321,13 @@ mod tests {
                 jobs: Vec::new(),
                 own_switches: 0,
                 daemon: Some(u32::MAX),
+                kernel_only: false,
             },
             Err("no perf here"),
         );
         let counters = window.close();
         assert_eq!(counters.fio_switches.perf, None);
+        assert_eq!((counters.memory.maps, counters.memory.rings), (None, None));
         assert!(counters.system_switches.proc.is_some());
         assert!(counters.missing.contains(&"no perf here".to_owned()));
         assert!(

@@ -148,8 +148,9 @@ fn cpu(page: &Page<'_>, index: usize, test: &Test) -> Result<Markup, ReportError
 
 fn memory(page: &Page<'_>, test: &Test) -> Markup {
     let bytes = |n: Option<u64>| match n {
+        Some(0) => html! { td.none { "none" } },
         Some(n) => html! { td.num { (format::bytes(n)) } },
-        None => html! { td.none { "none counted" } },
+        None => html! { td.none { "not counted" } },
     };
     let table = html! {
         table {

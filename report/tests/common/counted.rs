@@ -2,7 +2,7 @@
 
 use efuse_model::attempt::{Metrics, OpMetrics, Outcome};
 use efuse_model::counters::{
-    Counters, CpuTime, LockContention, Memory, Probes, Requests, Switches,
+    BusyFrom, Counters, CpuTime, LockContention, Memory, Probes, Requests, Switches,
 };
 use efuse_model::histogram::{Histogram, bucket, lower_bound};
 
@@ -66,6 +66,7 @@ pub fn counters(operations: u64, fio: f64, daemon: Option<f64>) -> Counters {
             fio_s: Some(operations as f64 * 40e-6),
             daemon_s: daemon.map(|d| operations as f64 * d * 60e-6),
             kernel_threads_s: operations as f64 * 15e-6,
+            busy_from: BusyFrom::Idle,
             busy_s: operations as f64 * (70e-6 + daemon_part * 60e-6),
             idle_s: 2.0,
             steal_s: 0.05,
@@ -76,6 +77,7 @@ pub fn counters(operations: u64, fio: f64, daemon: Option<f64>) -> Counters {
             rings: None,
         },
         requests: vec![],
+        forgotten: None,
         queue_lock: None,
         missing: vec![],
     }
@@ -103,6 +105,7 @@ pub fn probe(counters: &mut Counters, operations: u64, median_ns: f64) {
             opcode: opcode.into(),
             crossings: n,
             queueing,
+            held_ns: 0,
             processing,
             total,
         }

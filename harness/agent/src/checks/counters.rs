@@ -1,7 +1,11 @@
 //! What is counted in different ways has to be the same.
 
+mod phases;
+
+use std::path::Path;
+
 use efuse_model::attempt::Metrics;
-use efuse_model::counters::{Counters, Probes, Requests, Switches};
+use efuse_model::counters::{BusyFrom, Counters, Probes, Requests, Switches};
 use efuse_model::environment::Place;
 use efuse_model::test::{FioJob, Job, Pattern, Test, Verify};
 
@@ -23,6 +27,10 @@ const TIME_PART: f64 = 0.01;
 /// and the probe itself, and under emulation code that runs for the first time is slow.
 const TIME_OF: u64 = 100;
 
+/// Idle and iowait are each given in whole units of 10 ms, so their sum over a phase may be
+/// that much too large twice, and what is left of the clock's time too small; seconds.
+const IDLE_UNIT: f64 = 0.02;
+
 /// Systems whose every direct request goes through the daemon.
 const ALL_BY_DAEMON: &[&str] = &["fuse", "efuse-bare", "libfuse"];
 
@@ -38,33 +46,51 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     };
     layout::write(&job, &site.lower, site.agent.backing(), site.limit, &plain)?;
     let mut said = Vec::new();
+    let mut probed = false;
     for probes in [Probes::Off, Probes::On] {
-        let metrics = {
-            let measure = Measure {
-                agent: site.agent,
-                fio: &program,
-                test: &test,
-                job: &job,
-                probes,
-                limit: site.limit,
-            };
-            let mounted = site
-                .mounted
-                .as_ref()
-                .ok_or_else(|| Trouble::Fail("the system is not mounted".into()))?;
-            let invocation = measure.invocation(mounted);
-            measure.metrics(&invocation, mounted)?.0
-        };
-        let Some(counters) = &metrics.counters else {
-            return fail("there are no counters");
-        };
-        said.push(switches(&metrics, counters)?);
+        let (metrics, counters) = measured(site, &program, &test, &job, probes)?;
+        said.push(switches(&metrics, &counters)?);
+        said.push(processors(&counters)?);
+        said.push(memory(&counters)?);
         match probes {
-            Probes::Off => complete(counters)?,
-            Probes::On => said.push(requests(site, &metrics, counters)?),
+            Probes::Off => complete(&counters)?,
+            Probes::On => {
+                said.push(requests(site, &metrics, &counters)?);
+                probed = counters.missing.is_empty();
+            }
         }
     }
+    if probed && ALL_BY_DAEMON.contains(&site.system) {
+        said.push(phases::ramp(site, &program)?);
+    }
     Ok(said.join("; "))
+}
+
+/// The figures of one job on the mounted system.
+fn measured(
+    site: &Site<'_>,
+    fio: &Path,
+    test: &Test,
+    job: &FioJob,
+    probes: Probes,
+) -> Result<(Metrics, Counters), Trouble> {
+    let measure = Measure {
+        agent: site.agent,
+        fio,
+        test,
+        job,
+        probes,
+        limit: site.limit,
+    };
+    let Some(mounted) = &site.mounted else {
+        return fail("the system is not mounted");
+    };
+    let invocation = measure.invocation(mounted);
+    let mut metrics = measure.metrics(&invocation, mounted)?.0;
+    match metrics.counters.take() {
+        Some(counters) => Ok((metrics, counters)),
+        None => fail("there are no counters"),
+    }
 }
 
 fn test() -> (Test, FioJob) {
@@ -83,7 +109,11 @@ fn test() -> (Test, FioJob) {
         ramp_ms: 0,
         options: [].into(),
     };
-    let test = Test {
+    (test_of(&job), job)
+}
+
+fn test_of(job: &FioJob) -> Test {
+    Test {
         id: "counters".into(),
         title: "counters".into(),
         job: Job::Fio(job.clone()),
@@ -93,8 +123,7 @@ fn test() -> (Test, FioJob) {
             compare: false,
         },
         published: None,
-    };
-    (test, job)
+    }
 }
 
 fn complete(counters: &Counters) -> Result<(), Trouble> {
@@ -136,6 +165,42 @@ fn switches(metrics: &Metrics, counters: &Counters) -> Result<String, Trouble> {
     let (perf, proc) = both("the system", counters.system_switches)?;
     same("the system by perf and by /proc", perf, proc, SYSTEM_FEW)?;
     Ok(text + &format!(", the system {perf} and {proc}"))
+}
+
+/// The parts of the processors' busy time are not more than all of it.
+fn processors(counters: &Counters) -> Result<String, Trouble> {
+    let cpu = counters.cpu;
+    if cpu.busy_from == BusyFrom::Ticks {
+        // Then `missing` has the reason, and nothing can be said of lost ticks.
+        return Ok(format!("busy for {:.3} s by clock ticks", cpu.busy_s));
+    }
+    let Some(fio) = cpu.fio_s else {
+        return fail("the CPU time of fio was not counted");
+    };
+    let daemon = match (counters.daemon_switches, cpu.daemon_s) {
+        (Some(_), None) => return fail("the CPU time of the daemon was not counted"),
+        (_, daemon) => daemon.unwrap_or(0.0),
+    };
+    let kernel = cpu.kernel_threads_s;
+    let parts = fio + daemon + kernel;
+    let whole = cpu.busy_s + cpu.idle_s + cpu.steal_s;
+    let text = format!(
+        "processors: {:.3} s busy of {whole:.3} s: fio {fio:.3}, daemon {daemon:.3}, kernel threads {kernel:.3}, other {:.3}",
+        cpu.busy_s,
+        cpu.busy_s - parts
+    );
+    if parts > cpu.busy_s + IDLE_UNIT || cpu.busy_s > whole {
+        return fail(format!("{text}: the parts are more than the whole"));
+    }
+    Ok(text)
+}
+
+/// Whether a system has maps and rings is known of every one.
+fn memory(counters: &Counters) -> Result<String, Trouble> {
+    match (counters.memory.maps, counters.memory.rings) {
+        (Some(maps), Some(rings)) => Ok(format!("{maps} bytes of maps, {rings} of rings")),
+        _ => fail(format!("maps or rings: {:?}", counters.memory)),
+    }
 }
 
 fn requests(site: &Site<'_>, metrics: &Metrics, counters: &Counters) -> Result<String, Trouble> {
@@ -199,6 +264,7 @@ fn one_opcode(request: &Requests) -> Result<String, Trouble> {
         opcode,
         crossings,
         queueing,
+        held_ns,
         processing,
         total,
     } = request;
@@ -218,6 +284,11 @@ fn one_opcode(request: &Requests) -> Result<String, Trouble> {
     else {
         return Ok(format!("{crossings} {opcode}"));
     };
+    if *held_ns > queueing {
+        return fail(format!(
+            "{opcode}: {held_ns} ns before the input queue, in {queueing} ns of queueing"
+        ));
+    }
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a second or two")]
     let apart = (queueing + processing).abs_diff(total) as f64 / total as f64;
     if apart <= TIME_PART || *crossings < TIME_OF {

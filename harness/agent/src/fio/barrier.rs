@@ -32,6 +32,12 @@ use crate::process::Attend;
 /// How long jobs may wait for one that does not come because it has failed.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How long after a ramp counting may begin without a word.
+const LATE: Duration = Duration::from_millis(20);
+
+/// Beginning of what is said where counting began later.
+pub const RAMP_MISSED: &str = "the measured phase after the ramp was not counted";
+
 /// Switches of a job that the barrier makes between the start and the end of counting:
 /// the `vfork` and the `waitpid` of `system(3)`.
 pub const SWITCHES_PER_JOB: u64 = 2;
@@ -300,6 +306,14 @@ impl Attend for Barrier<'_> {
             }
             Stage::Ramp(until) if Instant::now() >= until => {
                 self.starts(child);
+                // The jobs work meanwhile: what they did until now is not counted.
+                let late = until.elapsed();
+                if late > LATE {
+                    self.phase.failed(format!(
+                        "{RAMP_MISSED} for {} ms, in which the counters were set up",
+                        late.as_millis()
+                    ));
+                }
                 self.stage = Stage::Working;
             }
             Stage::Ramp(_) | Stage::Gathering | Stage::Over => {}

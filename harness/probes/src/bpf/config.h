@@ -18,6 +18,8 @@ struct config {
 	__u32 cs_write;		/* fuse_copy_state.write */
 	__u32 cs_req;		/* fuse_copy_state.req */
 	__u32 fud_fc;		/* fuse_dev.fc */
+	__u32 req_args;		/* fuse_req.args */
+	__u32 req_intr;		/* fuse_req.intr_entry */
 	__u32 pad;
 	__u64 ns_dev;		/* of the PID namespace in which PIDs are given */
 	__u64 ns_ino;

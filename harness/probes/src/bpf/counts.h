@@ -13,6 +13,7 @@ enum count {
 	COUNT_LOST_END,		/* the end of a request was not seen */
 	COUNT_LOST_REPLY,	/* its reply was not seen */
 	COUNT_LOST_MAX,		/* a largest value was not stored */
+	COUNT_FORGOTTEN,	/* nodes that FORGET and BATCH_FORGET named */
 	COUNTS,
 };
 

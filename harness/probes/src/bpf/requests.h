@@ -2,7 +2,10 @@
 /*
  * The life of a request, by the address of its struct fuse_req:
  *
- *   enqueue   tracepoint fuse_request_send: it goes into the input queue
+ *   given     entry of fuse_simple_background, for a background request: before it waits
+ *             for max_background, in the caller or in the connection's background queue
+ *   enqueue   tracepoint fuse_request_send: it goes into the input queue; a request that
+ *             is none of the background is given at that moment
  *   dequeue   fuse_copy_args towards the daemon: just after it was taken off the queue,
  *             before its arguments are copied
  *   reply     entry of fuse_request_end: the answer has been copied and checked
@@ -10,7 +13,10 @@
  *
  * Each event reads the clock once, for itself. A request is added to all three
  * histograms at its end or to none, so their counts are equal; one that the daemon never
- * took is in none. What waits in the connection's background queue is not enqueued yet.
+ * took is in none. Queueing begins when the request is given.
+ *
+ * When it is given there is no struct fuse_req yet. Its arguments are there, stay where
+ * they are until its end, and belong to no other request meanwhile.
  *
  * FORGET and INTERRUPT are no struct fuse_req when they are read and have no reply: they
  * are crossings only. A read that returned something without a request was one of them.
@@ -22,14 +28,17 @@
 #define OPCODE_FORGET		2
 #define OPCODE_INTERRUPT	36
 #define OPCODE_BATCH_FORGET	42
-/* struct fuse_in_header and one fuse_forget_in or fuse_interrupt_in. */
+/* struct fuse_in_header and one fuse_forget_in, fuse_interrupt_in or fuse_batch_forget_in. */
 #define SHORT_MESSAGE		48
+/* struct fuse_forget_one, of which a BATCH_FORGET has one a node. */
+#define FORGET_ONE		16
 
 /* More than may be under way: max_background is 4096 and the rest are threads. */
 #define REQUESTS		16384
 
 struct request {
-	__u64 enqueued;
+	__u64 given;
+	__u64 held;		/* nanoseconds from given to enqueue */
 	__u64 dequeued;
 	__u64 replied;
 	__u32 opcode;
@@ -43,8 +52,17 @@ struct {
 	__type(value, struct request);
 } requests SEC(".maps");
 
+/* When background requests were given that are not enqueued yet, by their arguments. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, REQUESTS);
+	__type(key, __u64);
+	__type(value, __u64);
+} given SEC(".maps");
+
 struct opcode {
 	__u64 crossings;
+	__u64 held;
 	struct histogram queueing;
 	struct histogram processing;
 	struct histogram total;
@@ -105,10 +123,35 @@ static __always_inline void cross(__u32 opcode)
 		__sync_fetch_and_add(&slot->crossings, 1);
 }
 
+/* int fuse_simple_background(fm, args, gfp_flags) */
+SEC("fentry")
+int background_given(__u64 *ctx)
+{
+	__u64 args = ctx[1], now;
+
+	if (!control.active || !is_ours(pointer_at(ctx[0], config.fm_fc)))
+		return 0;
+	now = bpf_ktime_get_ns();
+	if (bpf_map_update_elem(&given, &args, &now, BPF_ANY))
+		count(COUNT_LOST_ENQUEUE, 1);
+	return 0;
+}
+
+SEC("fexit")
+int background_refused(__u64 *ctx)
+{
+	__u64 args = ctx[1];
+
+	/* On success the request may have ended, and its arguments are another's. */
+	if ((__s32)ctx[3])
+		bpf_map_delete_elem(&given, &args);
+	return 0;
+}
+
 SEC("raw_tp")
 int request_enqueue(struct bpf_raw_tracepoint_args *ctx)
 {
-	__u64 req = ctx->args[0];
+	__u64 req = ctx->args[0], args, now, *since;
 	struct request request = {};
 
 	if (!control.active)
@@ -116,7 +159,15 @@ int request_enqueue(struct bpf_raw_tracepoint_args *ctx)
 	if (!is_ours(pointer_at(pointer_at(req, config.req_fm), config.fm_fc)))
 		return 0;
 	request.opcode = number_at(req, config.req_opcode);
-	request.enqueued = bpf_ktime_get_ns();
+	now = bpf_ktime_get_ns();
+	request.given = now;
+	args = pointer_at(req, config.req_args);
+	since = bpf_map_lookup_elem(&given, &args);
+	if (since) {
+		request.given = *since;
+		request.held = now - *since;
+		bpf_map_delete_elem(&given, &args);
+	}
 	if (!bpf_map_update_elem(&requests, &req, &request, BPF_NOEXIST))
 		return 0;
 	/* There is no room, or the memory was used by one whose end was not seen. */
@@ -155,6 +206,21 @@ int request_reply(__u64 *ctx)
 	return 0;
 }
 
+/*
+ * An INTERRUPT that is still queued when its request ends is taken off and never read.
+ * Another thread of the daemon may read it between here and there, and is then taken for
+ * one that reads a FORGET.
+ */
+static __always_inline void interrupt_withdrawn(__u64 req)
+{
+	__u64 entry = req + config.req_intr;
+
+	if (!interrupts || pointer_at(entry, 0) == entry)
+		return;
+	if (is_ours(pointer_at(pointer_at(req, config.req_fm), config.fm_fc)))
+		__sync_fetch_and_sub(&interrupts, 1);
+}
+
 SEC("raw_tp")
 int request_end(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -165,6 +231,7 @@ int request_end(struct bpf_raw_tracepoint_args *ctx)
 	struct request request;
 	struct opcode *slot;
 
+	interrupt_withdrawn(req);
 	if (!found)
 		return 0;
 	request = *found;
@@ -179,9 +246,10 @@ int request_end(struct bpf_raw_tracepoint_args *ctx)
 		count(COUNT_LOST_REPLY, 1);
 		return 0;
 	}
-	histogram_add(&slot->queueing, request.dequeued - request.enqueued);
+	histogram_add(&slot->queueing, request.dequeued - request.given);
+	__sync_fetch_and_add(&slot->held, request.held);
 	histogram_add(&slot->processing, request.replied - request.dequeued);
-	histogram_add(&slot->total, now - request.enqueued);
+	histogram_add(&slot->total, now - request.given);
 	return 0;
 }
 
@@ -209,11 +277,13 @@ int message_read(__u64 *ctx)
 	if (!is_ours(pointer_at(fud, config.fud_fc)))
 		return 0;
 	if (bytes > SHORT_MESSAGE) {
+		count(COUNT_FORGOTTEN, (bytes - SHORT_MESSAGE) / FORGET_ONE);
 		cross(OPCODE_BATCH_FORGET);
 	} else if (interrupts) {
 		__sync_fetch_and_sub(&interrupts, 1);
 		cross(OPCODE_INTERRUPT);
 	} else {
+		count(COUNT_FORGOTTEN, 1);
 		cross(OPCODE_FORGET);
 	}
 	return 0;
