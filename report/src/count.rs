@@ -102,7 +102,7 @@ pub struct Opcode {
     pub opcode: String,
     /// Requests that the daemon took, per operation of fio.
     pub crossings: Count,
-    /// Enqueue to dequeue.
+    /// From when the request is given to FUSE to its dequeue.
     pub queueing: Histogram,
     /// Dequeue to reply.
     pub processing: Histogram,

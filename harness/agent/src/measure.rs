@@ -6,7 +6,7 @@ use std::time::Duration;
 use efuse_model::counters::{Counters, Probes};
 use efuse_model::test::{FioJob, Test};
 use efuse_probes::kernel::{self, Connection};
-use efuse_probes::{Subjects, Window};
+use efuse_probes::{Prepared, Subjects, Window};
 use efuse_systems::Mounted;
 
 use crate::agent::Agent;
@@ -32,6 +32,7 @@ pub(crate) struct Count<'a> {
     daemon: Option<u32>,
     kernel_only: bool,
     kernel: Option<kernel::Probes>,
+    prepared: Option<(u32, Prepared)>,
     window: Option<Window>,
     counters: Option<Counters>,
     problems: Vec<String>,
@@ -47,6 +48,7 @@ impl<'a> Count<'a> {
             daemon: mounted.daemon_pid(),
             kernel_only: mounted.family().is_none() && mounted.daemon_pid().is_none(),
             kernel: None,
+            prepared: None,
             window: None,
             counters: None,
             problems: Vec::new(),
@@ -71,7 +73,7 @@ impl<'a> Count<'a> {
 }
 
 impl Phase for Count<'_> {
-    fn starts(&mut self, fio: u32, jobs: Vec<u32>) {
+    fn gathered(&mut self, fio: u32, jobs: Vec<u32>) {
         let subjects = Subjects {
             fio,
             own_switches: self.whose.switches() * jobs.len() as u64,
@@ -79,7 +81,14 @@ impl Phase for Count<'_> {
             daemon: self.daemon,
             kernel_only: self.kernel_only,
         };
-        self.window = Some(Window::open(subjects, self.perf));
+        self.prepared = Some((fio, Prepared::new(subjects, self.perf)));
+    }
+
+    fn starts(&mut self) {
+        let Some((fio, prepared)) = self.prepared.take() else {
+            return;
+        };
+        self.window = Some(prepared.start());
         if let Some(Err(e)) = self.kernel.as_ref().map(|k| k.start(fio, self.daemon)) {
             self.problems.push(e.to_string());
             self.kernel = None;

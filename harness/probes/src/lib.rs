@@ -15,4 +15,4 @@ pub mod proc;
 mod window;
 
 pub use error::{ProbeError, Result};
-pub use window::{Subjects, Window};
+pub use window::{Prepared, Subjects, Window};

@@ -48,6 +48,18 @@ pub struct Window {
     missing: Vec<String>,
 }
 
+/// Counters that are set up and do not run yet.
+#[derive(Debug)]
+pub struct Prepared {
+    subjects: Subjects,
+    daemon_threads: Vec<u32>,
+    fio: Option<perf::Switches>,
+    daemon: Option<perf::Switches>,
+    system: Option<perf::Switches>,
+    processors: Option<usize>,
+    missing: Vec<String>,
+}
+
 /// Takes a value or notes why there is none.
 fn note<T>(missing: &mut Vec<String>, result: Result<T>) -> Option<T> {
     match result {
@@ -59,12 +71,13 @@ fn note<T>(missing: &mut Vec<String>, result: Result<T>) -> Option<T> {
     }
 }
 
-impl Window {
-    /// Begins to count. `perf` says whether perf events can be trusted here, or why not.
+impl Prepared {
+    /// Sets up what takes time. `perf` says whether perf events can be trusted here, or
+    /// why not.
     ///
     /// What cannot be counted is noted, and everything else is.
     #[must_use]
-    pub fn open(subjects: Subjects, perf: std::result::Result<(), &str>) -> Self {
+    pub fn new(subjects: Subjects, perf: std::result::Result<(), &str>) -> Self {
         let mut missing = Vec::new();
         let daemon_threads = subjects.daemon.map_or_else(Vec::new, |pid| {
             note(&mut missing, proc::threads(pid)).unwrap_or_default()
@@ -87,8 +100,6 @@ impl Window {
             }
             Err(reason) => missing.push(reason.to_owned()),
         }
-        // The slow looks first, the counters that a difference of a few switches would
-        // show in last.
         let processors = match cpus::idle_not_exact() {
             None => note(&mut missing, cpus::online()).map(|all| all.len()),
             Some(reason) => {
@@ -96,6 +107,31 @@ impl Window {
                 None
             }
         };
+        Self {
+            subjects,
+            daemon_threads,
+            fio,
+            daemon,
+            system,
+            processors,
+            missing,
+        }
+    }
+
+    /// Begins to count.
+    #[must_use]
+    pub fn start(self) -> Window {
+        let Self {
+            subjects,
+            daemon_threads,
+            mut fio,
+            mut daemon,
+            mut system,
+            processors,
+            mut missing,
+        } = self;
+        // The slow look first, the counters that a difference of a few switches would
+        // show in last.
         let kernel = note(&mut missing, proc::kernel_threads()).unwrap_or_default();
         let before = Before {
             kernel,
@@ -118,7 +154,7 @@ impl Window {
                 *running = None;
             }
         }
-        Self {
+        Window {
             subjects,
             before,
             fio,
@@ -126,6 +162,14 @@ impl Window {
             system,
             missing,
         }
+    }
+}
+
+impl Window {
+    /// Sets up and begins to count.
+    #[must_use]
+    pub fn open(subjects: Subjects, perf: std::result::Result<(), &str>) -> Self {
+        Prepared::new(subjects, perf).start()
     }
 
     /// Ends counting; what only probes count is left empty.

@@ -115,7 +115,7 @@ fn means(
         figure id=(format!("fig-{index}-requests")) {
             h3 { "FUSE requests: queueing against processing" }
             @if let Some(svg) = &svg {
-                (parts::legend(&[(0, "queueing: enqueue to dequeue"), (2, "processing: dequeue to reply")]))
+                (parts::legend(&[(0, "queueing: given to FUSE until taken by the daemon"), (2, "processing: dequeue to reply")]))
                 div.panels { div.panel { (PreEscaped(svg)) } }
             }
             (under::caption(page, &html! {

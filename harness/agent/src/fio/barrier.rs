@@ -44,8 +44,13 @@ pub const SWITCHES_PER_JOB: u64 = 2;
 
 /// Told at the edges of the measured phase, while every job waits.
 pub trait Phase {
-    /// All jobs are about to start: fio's process and the threads of its jobs.
-    fn starts(&mut self, fio: u32, jobs: Vec<u32>);
+    /// All jobs have come and wait: fio's process and the threads of its jobs. What takes
+    /// time is done here.
+    fn gathered(&mut self, fio: u32, jobs: Vec<u32>);
+
+    /// The phase begins: the jobs are about to be let go, or their ramp is over and they
+    /// work already.
+    fn starts(&mut self);
 
     /// All jobs have done their work, and their threads are still there.
     fn ended(&mut self);
@@ -211,12 +216,15 @@ impl<'a> Barrier<'a> {
     }
 
     fn gathered(&mut self, child: u32) {
+        // Their threads are found by their children, which they have only here.
+        self.threads = self.find(child);
+        if !self.threads.is_empty() {
+            self.phase.gathered(child, self.threads.clone());
+        }
         if self.ramp.is_zero() {
-            self.starts(child);
+            self.starts();
             self.stage = Stage::Working;
         } else {
-            // Their threads are found by their children, which they have only here.
-            self.threads = self.find(child);
             self.stage = Stage::Ramp(Instant::now() + self.ramp);
         }
         self.release_start();
@@ -247,12 +255,9 @@ impl<'a> Barrier<'a> {
         }
     }
 
-    fn starts(&mut self, child: u32) {
-        if self.threads.is_empty() {
-            self.threads = self.find(child);
-        }
+    fn starts(&mut self) {
         if !self.threads.is_empty() {
-            self.phase.starts(child, self.threads.clone());
+            self.phase.starts();
         }
     }
 
@@ -305,7 +310,7 @@ impl Attend for Barrier<'_> {
                 }
             }
             Stage::Ramp(until) if Instant::now() >= until => {
-                self.starts(child);
+                self.starts();
                 // The jobs work meanwhile: what they did until now is not counted.
                 let late = until.elapsed();
                 if late > LATE {
