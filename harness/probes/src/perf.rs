@@ -14,6 +14,9 @@ use crate::error::{ProbeError, Result};
 
 /// Sleeps of the self-test.
 const SLEEPS: u64 = 100;
+/// Long enough that a slow, busy machine has gone to sleep before the time is up: of
+/// sleeps of 50 us an emulated one with neighbours was awake for every seventh.
+const SLEEP: Duration = Duration::from_millis(2);
 /// What it may read: a sleep is one switch, and a busy machine adds some.
 const LOW: u64 = 90;
 const HIGH: u64 = 130;
@@ -118,7 +121,7 @@ pub fn self_test() -> Result<u64> {
         let mut counter = Switches::of_threads(&[own], true)?;
         counter.start()?;
         for _ in 0..SLEEPS {
-            thread::sleep(Duration::from_micros(50));
+            thread::sleep(SLEEP);
         }
         counter.stop()
     });
