@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use efuse_model::environment::{Accelerator, Environment, Place};
+use efuse_probes::ProbeError;
+use efuse_probes::perf::Switches;
 use efuse_systems::{BinDirs, Registry};
 use nix::mount::{MntFlags, umount2};
 
@@ -65,7 +67,7 @@ pub struct Agent {
     folder: PathBuf,
     backing: PathBuf,
     /// Whether perf events can be trusted here, once it has been asked.
-    perf: OnceLock<Result<(), String>>,
+    perf: OnceLock<Result<Switches, String>>,
 }
 
 impl Agent {
@@ -157,14 +159,22 @@ impl Agent {
     /// Whether perf events read here what happens, or why their figures must not be
     /// used. Tested the first time.
     ///
+    /// An event stays open from then on, so that the kernel patches the branches of perf
+    /// into its scheduler once and not for every cell: emulated processors may run into
+    /// the breakpoint that it uses for that after it is gone (docs/decisions.md 17).
+    ///
     /// # Errors
     /// With the reason.
     pub fn perf(&self) -> Result<(), &str> {
-        let tested = || efuse_probes::perf::self_test().map(drop);
+        let tested = || {
+            let own = nix::unistd::gettid().as_raw().unsigned_abs();
+            let open = Switches::of_threads(&[own], false)?;
+            efuse_probes::perf::self_test().map(|_| open)
+        };
         let perf = self
             .perf
-            .get_or_init(|| tested().map_err(|e| e.to_string()));
-        perf.as_ref().copied().map_err(String::as_str)
+            .get_or_init(|| tested().map_err(|e: ProbeError| e.to_string()));
+        perf.as_ref().map(drop).map_err(String::as_str)
     }
 
     /// Where the files of loop devices go.

@@ -44,6 +44,11 @@ pub struct Check {
 /// Guests that may be lost before the rest of the checks is given up.
 const MAX_LOST: u32 = 5;
 
+/// How an emulated kernel ends that is no fault of what is checked: see docs/decisions.md 17.
+const EMULATORS_OOPS: &str = "Oops: int3";
+/// Checks that are run again for it, in all.
+const MAX_AGAIN: u32 = 3;
+
 /// Programs that some checks use: test suites where they are installed, and our own.
 const SUITES: [&str; 4] = ["pjdfstest", "fsx", "efuse", "efuse-coherence"];
 
@@ -128,6 +133,7 @@ pub fn run(context: &Context, verb: &Check) -> Result<Status> {
         logs,
         boots: 0,
         lost: 0,
+        again: 0,
         session: None,
     };
     let lines = match checking.all(&pairs) {
@@ -162,6 +168,8 @@ struct Checking<'a> {
     logs: std::path::PathBuf,
     boots: u32,
     lost: u32,
+    /// Checks run again after [`EMULATORS_OOPS`].
+    again: u32,
     session: Option<Box<dyn Session>>,
 }
 
@@ -169,7 +177,9 @@ impl Checking<'_> {
     fn all(&mut self, pairs: &[(String, String)]) -> Result<Vec<Line>, SessionError> {
         let mut lines = Vec::new();
         let mut unavailable: Option<BTreeMap<String, Option<String>>> = None;
-        for (check, system) in pairs {
+        let mut pairs_left = pairs.iter();
+        let mut pair = pairs_left.next();
+        'pairs: while let Some((check, system)) = pair {
             let mut session = self.open()?;
             if unavailable.is_none() {
                 let mut systems: Vec<String> = pairs.iter().map(|p| p.1.clone()).collect();
@@ -202,6 +212,16 @@ impl Checking<'_> {
                             (None, None) => line(Verdict::Passed, None, checked.detail),
                         }
                     }
+                    Err(SessionError::Lost(reason))
+                        if reason.contains(EMULATORS_OOPS) && self.again < MAX_AGAIN =>
+                    {
+                        drop(session);
+                        self.again += 1;
+                        eprintln!(
+                            "eval: {check} on {system} is run again: the emulated kernel met a breakpoint of its own that was gone ({EMULATORS_OOPS})"
+                        );
+                        continue 'pairs;
+                    }
                     Err(SessionError::Lost(reason)) => {
                         drop(session);
                         self.lost += 1;
@@ -210,6 +230,7 @@ impl Checking<'_> {
                     Err(other) => return Err(other),
                 }
             };
+            pair = pairs_left.next();
             self.say(&line);
             lines.push(line);
             if self.lost >= MAX_LOST {
