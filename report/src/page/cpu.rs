@@ -4,7 +4,7 @@ use efuse_model::counters::Probes;
 use efuse_model::test::Test;
 use maud::{Markup, PreEscaped, html};
 
-use super::parts::{self, Bar, Row, Stack};
+use super::parts::{self, Bar};
 use super::{Page, scrolling, under};
 use crate::count::{ACCOUNTED_PERCENT, Cell};
 use crate::error::ReportError;
@@ -73,16 +73,7 @@ fn bar(cell: &Cell) -> Result<Bar, String> {
 }
 
 fn cpu(page: &Page<'_>, index: usize, test: &Test) -> Result<Markup, ReportError> {
-    let rows: Vec<Row> = page
-        .systems()
-        .map(|s| {
-            Row::Stack(Stack {
-                system: s.id.clone(),
-                name: s.id.clone(),
-                content: counted(page, test, &s.id).and_then(bar),
-            })
-        })
-        .collect();
+    let rows = parts::rows(page, |system| counted(page, test, system).and_then(bar));
     let svg = parts::stacked(
         page,
         &format!("{}, CPU time per operation", test.id),

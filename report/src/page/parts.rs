@@ -36,6 +36,19 @@ pub enum Row {
     Stack(Stack),
 }
 
+/// A row for each system, under its own name.
+pub fn rows(page: &Page<'_>, bar: impl Fn(&str) -> Result<Bar, String>) -> Vec<Row> {
+    page.systems()
+        .map(|s| {
+            Row::Stack(Stack {
+                system: s.id.clone(),
+                name: s.id.clone(),
+                content: bar(&s.id),
+            })
+        })
+        .collect()
+}
+
 /// Stacked bars as an `<svg>` element; `None` where no row has a figure.
 pub fn stacked(
     page: &Page<'_>,

@@ -4,7 +4,7 @@ use efuse_model::counters::Probes;
 use efuse_model::test::Test;
 use maud::{Markup, PreEscaped, html};
 
-use super::parts::{self, Bar, Row, Stack};
+use super::parts::{self, Bar};
 use super::{Page, scrolling, under};
 use crate::count::{Cell, Counted};
 use crate::error::ReportError;
@@ -66,16 +66,7 @@ fn bar(cell: &Cell) -> Result<Bar, String> {
 }
 
 fn context(page: &Page<'_>, index: usize, test: &Test) -> Result<Markup, ReportError> {
-    let rows: Vec<Row> = page
-        .systems()
-        .map(|s| {
-            Row::Stack(Stack {
-                system: s.id.clone(),
-                name: s.id.clone(),
-                content: counted(page, test, &s.id).and_then(bar),
-            })
-        })
-        .collect();
+    let rows = parts::rows(page, |system| counted(page, test, system).and_then(bar));
     let svg = parts::stacked(
         page,
         &format!("{}, context switches per operation", test.id),
@@ -193,35 +184,28 @@ fn calls(page: &Page<'_>, index: usize, test: &Test) -> Result<Markup, ReportErr
             p.note { "System calls and crossings of the FUSE device were not counted in this test: only repetitions with probes inside the kernel count them." }
         });
     }
-    let rows: Vec<Row> = page
-        .systems()
-        .map(|s| {
-            Row::Stack(Stack {
-                system: s.id.clone(),
-                name: s.id.clone(),
-                content: probed(&s.id).map(|c| {
-                    let of = |name, n, figure: &Option<crate::count::Figure>| {
-                        figure.as_ref().map(|f| (n, name, f.median))
-                    };
-                    let parts: Vec<_> = [
-                        of("fio", 0, &c.fio_syscalls.per_op),
-                        of("daemon", 1, &c.daemon_syscalls.per_op),
-                    ]
-                    .into_iter()
-                    .flatten()
-                    .collect();
-                    let words = parts
-                        .iter()
-                        .map(|(_, name, v)| format!("{name} {}", format::number(*v)))
-                        .collect::<Vec<_>>();
-                    Bar {
-                        words: words.join(", "),
-                        parts,
-                    }
-                }),
-            })
+    let rows = parts::rows(page, |system| {
+        probed(system).map(|c| {
+            let of = |name, n, figure: &Option<crate::count::Figure>| {
+                figure.as_ref().map(|f| (n, name, f.median))
+            };
+            let parts: Vec<_> = [
+                of("fio", 0, &c.fio_syscalls.per_op),
+                of("daemon", 1, &c.daemon_syscalls.per_op),
+            ]
+            .into_iter()
+            .flatten()
+            .collect();
+            let words = parts
+                .iter()
+                .map(|(_, name, v)| format!("{name} {}", format::number(*v)))
+                .collect::<Vec<_>>();
+            Bar {
+                words: words.join(", "),
+                parts,
+            }
         })
-        .collect();
+    });
     let svg = parts::stacked(
         page,
         &format!("{}, system calls per operation", test.id),
