@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use libbpf_rs::{
-    Link, MapCore as _, MapType, Object, ObjectBuilder, OpenMapMut, OpenObject, PrintLevel,
+    Link, MapCore as _, MapMut, MapType, Object, ObjectBuilder, OpenMapMut, OpenObject, PrintLevel,
 };
 
 use crate::{BpfError, Dev};
@@ -113,20 +113,24 @@ impl Policy {
         })
     }
 
+    /// Its set of programs.
+    fn ops(&mut self) -> Result<MapMut<'_>, BpfError> {
+        self.object
+            .maps_mut()
+            .find(|map| map.map_type() == MapType::StructOps)
+            .ok_or(BpfError::NotAPolicy {
+                policy: self.name.clone(),
+                what: "has no set of programs",
+            })
+    }
+
     /// Attaches it. From now on it answers.
     ///
     /// # Errors
     /// If the connection is not there or has programs already.
     pub fn attach(mut self) -> Result<Attachment, BpfError> {
         let messages = Messages::collect(LOG_LINES);
-        let mut ops = self
-            .object
-            .maps_mut()
-            .find(|map| map.map_type() == MapType::StructOps)
-            .ok_or(BpfError::NotAPolicy {
-                policy: self.name.clone(),
-                what: "has no set of programs",
-            })?;
+        let mut ops = self.ops()?;
         let link = ops.attach_struct_ops();
         drop(messages);
         let link = link.map_err(|error| BpfError::Attach {
@@ -153,14 +157,7 @@ impl Policy {
         }
         let link = Link::open(path).map_err(BpfError::bpf(format!("open {}", path.display())))?;
         let messages = Messages::collect(LOG_LINES);
-        let mut ops = self
-            .object
-            .maps_mut()
-            .find(|map| map.map_type() == MapType::StructOps)
-            .ok_or(BpfError::NotAPolicy {
-                policy: self.name.clone(),
-                what: "has no set of programs",
-            })?;
+        let mut ops = self.ops()?;
         // Gives the set to the kernel, which then finds the place taken. If it does not, the link
         // that was there is not this connection's any more.
         if ops.attach_struct_ops().is_ok() {
