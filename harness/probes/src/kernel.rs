@@ -405,18 +405,6 @@ impl Probes {
         Ok(())
     }
 
-    /// Crossings of an opcode so far, by its number in the protocol.
-    ///
-    /// # Errors
-    /// If the figure cannot be read.
-    pub fn crossings(&self, opcode: u32) -> Result<u64> {
-        let bytes = self
-            .map("opcodes")?
-            .lookup(&opcode.to_ne_bytes(), MapFlags::ANY)
-            .map_err(failed("read opcodes".into()))?;
-        Ok(bytes.and_then(|b| words(&b).next()).unwrap_or(0))
-    }
-
     /// Nodes that FORGET and BATCH_FORGET named so far.
     ///
     /// # Errors

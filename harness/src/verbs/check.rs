@@ -15,7 +15,7 @@ use crate::cli::PlaceOptions;
 use crate::interrupt::{exit_status, signal_name};
 use crate::places::{self, GuestShape};
 use crate::progress::Steps;
-use crate::session::{Opener, Opening, Session, SessionError};
+use crate::session::{Checked, Opener, Opening, Session, SessionError};
 use crate::suggest;
 use crate::table::Table;
 use crate::units;
@@ -177,15 +177,14 @@ impl Checking<'_> {
     fn all(&mut self, pairs: &[(String, String)]) -> Result<Vec<Line>, SessionError> {
         let mut lines = Vec::new();
         let mut unavailable: Option<BTreeMap<String, Option<String>>> = None;
-        let mut pairs_left = pairs.iter();
-        let mut pair = pairs_left.next();
-        'pairs: while let Some((check, system)) = pair {
+        for (check, system) in pairs {
             let mut session = self.open()?;
             if unavailable.is_none() {
                 let mut systems: Vec<String> = pairs.iter().map(|p| p.1.clone()).collect();
                 systems.dedup();
                 unavailable = Some(session.probe(&systems)?.into_iter().collect());
             }
+            self.session = Some(session);
             let obstacle = unavailable
                 .as_ref()
                 .and_then(|u| u.get(system).cloned())
@@ -199,38 +198,21 @@ impl Checking<'_> {
                 detail,
                 seconds: begun.elapsed().as_secs_f64(),
             };
-            let line = if let Some(reason) = obstacle {
-                self.session = Some(session);
-                line(Verdict::Skipped, Some(reason), String::new())
-            } else {
-                match session.check(check, system, self.limit) {
-                    Ok(checked) => {
-                        self.session = Some(session);
-                        match (checked.failure, checked.skipped) {
-                            (Some(why), _) => line(Verdict::Failed, Some(why), checked.detail),
-                            (None, Some(why)) => line(Verdict::Skipped, Some(why), checked.detail),
-                            (None, None) => line(Verdict::Passed, None, checked.detail),
-                        }
-                    }
-                    Err(SessionError::Lost(reason))
-                        if reason.contains(EMULATORS_OOPS) && self.again < MAX_AGAIN =>
-                    {
-                        drop(session);
-                        self.again += 1;
-                        eprintln!(
-                            "eval: {check} on {system} is run again: the emulated kernel met a breakpoint of its own that was gone ({EMULATORS_OOPS})"
-                        );
-                        continue 'pairs;
-                    }
+            let line = match obstacle {
+                Some(reason) => line(Verdict::Skipped, Some(reason), String::new()),
+                None => match self.checked(check, system) {
+                    Ok(checked) => match (checked.failure, checked.skipped) {
+                        (Some(why), _) => line(Verdict::Failed, Some(why), checked.detail),
+                        (None, Some(why)) => line(Verdict::Skipped, Some(why), checked.detail),
+                        (None, None) => line(Verdict::Passed, None, checked.detail),
+                    },
                     Err(SessionError::Lost(reason)) => {
-                        drop(session);
                         self.lost += 1;
                         line(Verdict::Failed, Some(reason), String::new())
                     }
                     Err(other) => return Err(other),
-                }
+                },
             };
-            pair = pairs_left.next();
             self.say(&line);
             lines.push(line);
             if self.lost >= MAX_LOST {
@@ -244,6 +226,29 @@ impl Checking<'_> {
             session.shutdown();
         }
         Ok(lines)
+    }
+
+    /// Runs one check, and again if the emulator ended its guest. A session that is lost is
+    /// dropped.
+    fn checked(&mut self, check: &str, system: &str) -> Result<Checked, SessionError> {
+        loop {
+            let mut session = self.open()?;
+            match session.check(check, system, self.limit) {
+                Ok(checked) => {
+                    self.session = Some(session);
+                    return Ok(checked);
+                }
+                Err(SessionError::Lost(reason))
+                    if reason.contains(EMULATORS_OOPS) && self.again < MAX_AGAIN =>
+                {
+                    self.again += 1;
+                    eprintln!(
+                        "eval: {check} on {system} is run again: the emulated kernel met a breakpoint of its own that was gone ({EMULATORS_OOPS})"
+                    );
+                }
+                Err(other) => return Err(other),
+            }
+        }
     }
 
     fn open(&mut self) -> Result<Box<dyn Session>, SessionError> {

@@ -250,17 +250,7 @@ fn requests(site: &Site<'_>, metrics: &Metrics, counters: &Counters) -> Result<S
     };
     text += &format!(", {calls} system calls of the daemon");
     if ALL_BY_DAEMON.contains(&site.system) {
-        let ios: u64 = [&metrics.read, &metrics.write]
-            .into_iter()
-            .flatten()
-            .map(|op| op.ios)
-            .sum();
-        let data: u64 = counters
-            .requests
-            .iter()
-            .filter(|r| matches!(r.opcode.as_str(), "READ" | "WRITE"))
-            .map(|r| r.crossings)
-            .sum();
+        let (ios, data) = data_requests(metrics, counters);
         if ios != data {
             return fail(format!(
                 "fio completed {ios} direct requests and {data} READ and WRITE were counted"
@@ -273,6 +263,22 @@ fn requests(site: &Site<'_>, metrics: &Metrics, counters: &Counters) -> Result<S
             lock.contended,
             lock.wait_ns / 1000
         ))
+}
+
+/// Reads and writes that fio completed, and READ and WRITE that were counted.
+fn data_requests(metrics: &Metrics, counters: &Counters) -> (u64, u64) {
+    let ios = [&metrics.read, &metrics.write]
+        .into_iter()
+        .flatten()
+        .map(|op| op.ios)
+        .sum();
+    let counted = counters
+        .requests
+        .iter()
+        .filter(|r| matches!(r.opcode.as_str(), "READ" | "WRITE"))
+        .map(|r| r.crossings)
+        .sum();
+    (ios, counted)
 }
 
 /// Its three histograms hold the same requests, and their times add up.

@@ -7,7 +7,7 @@ use efuse_model::test::FioJob;
 
 use crate::fio::barrier::RAMP_MISSED;
 
-use super::{Site, Trouble, fail, measured, test, test_of};
+use super::{Site, Trouble, data_requests, fail, measured, test, test_of};
 
 /// fio's own count of what came after the ramp, and ours, may differ by this part: the ramp
 /// ends for each job by its own clock. With the ramp they would be a factor of two apart.
@@ -24,17 +24,7 @@ pub(super) fn ramp(site: &Site<'_>, fio: &Path) -> Result<String, Trouble> {
         ..job
     };
     let (metrics, counters) = measured(site, fio, &test_of(&job), &job, Probes::On)?;
-    let ios: u64 = [&metrics.read, &metrics.write]
-        .into_iter()
-        .flatten()
-        .map(|op| op.ios)
-        .sum();
-    let data: u64 = counters
-        .requests
-        .iter()
-        .filter(|r| matches!(r.opcode.as_str(), "READ" | "WRITE"))
-        .map(|r| r.crossings)
-        .sum();
+    let (ios, data) = data_requests(&metrics, &counters);
     let switches = counters.fio_switches.perf.unwrap_or(0);
     let text = format!(
         "after a ramp fio completed {ios} requests and {data} were counted, it switched {} times and {switches} were counted",
