@@ -15,6 +15,7 @@ const POLICIES: &[(&str, &str)] = &[
     (FOLDER, "extfuse"),
     (FOLDER, "hostile"),
     (FOLDER, "metadata"),
+    (FOLDER, "passthrough"),
     (EXAMPLES, "hide"),
 ];
 

@@ -39,7 +39,9 @@ static LIST_HEAD(efuse_attachments);
 /* Our module's types, set once at registration, before any program loads. */
 static const struct btf *efuse_btf;
 
-BTF_ID_LIST_SINGLE(efuse_ctx_ids, struct, efuse_ctx)
+BTF_ID_LIST(efuse_ctx_ids)
+BTF_ID(struct, efuse_ctx)
+BTF_ID(struct, efuse_io)
 
 __bpf_kfunc_start_defs();
 
@@ -185,12 +187,18 @@ static int efuse_btf_struct_access(struct bpf_verifier_log *log,
 				   const struct bpf_reg_state *reg, int off,
 				   int size)
 {
-	if (reg->btf != efuse_btf || reg->btf_id != efuse_ctx_ids[0]) {
-		bpf_log(log, "efuse: only struct efuse_ctx can be written\n");
+	int cookie;
+
+	if (reg->btf == efuse_btf && reg->btf_id == efuse_ctx_ids[0]) {
+		cookie = offsetof(struct efuse_ctx, cookie);
+	} else if (reg->btf == efuse_btf && reg->btf_id == efuse_ctx_ids[1]) {
+		cookie = offsetof(struct efuse_io, cookie);
+	} else {
+		bpf_log(log, "efuse: only struct efuse_ctx and efuse_io can be written\n");
 		return -EACCES;
 	}
-	if (off != offsetof(struct efuse_ctx, cookie) || size != sizeof(u64)) {
-		bpf_log(log, "efuse: of struct efuse_ctx only cookie can be written\n");
+	if (off != cookie || size != sizeof(u64)) {
+		bpf_log(log, "efuse: of the argument only cookie can be written\n");
 		return -EACCES;
 	}
 	return 0;
@@ -208,6 +216,9 @@ static int efuse_ops_init(struct btf *btf)
 
 	/* Built against another kernel's types: better no programs than wrong ones */
 	if (!t || !btf_type_is_struct(t) || t->size != sizeof(struct efuse_ctx))
+		return -EINVAL;
+	t = btf_type_by_id(btf, efuse_ctx_ids[1]);
+	if (!t || !btf_type_is_struct(t) || t->size != sizeof(struct efuse_io))
 		return -EINVAL;
 	efuse_btf = btf;
 	return 0;
@@ -385,6 +396,11 @@ static int efuse_stub(struct efuse_ctx *req)
 	return EFUSE_PASS;
 }
 
+static int efuse_io_stub(struct efuse_io *io)
+{
+	return EFUSE_IO_DAEMON;
+}
+
 static struct efuse_ops efuse_ops_stubs = {
 	.lookup = efuse_stub,
 	.lookup_after = efuse_stub,
@@ -424,8 +440,10 @@ static struct efuse_ops efuse_ops_stubs = {
 	.setxattr_after = efuse_stub,
 	.removexattr = efuse_stub,
 	.removexattr_after = efuse_stub,
-	.write = efuse_stub,
-	.write_after = efuse_stub,
+	.read = efuse_io_stub,
+	.read_after = efuse_io_stub,
+	.write = efuse_io_stub,
+	.write_after = efuse_io_stub,
 	.fallocate = efuse_stub,
 	.fallocate_after = efuse_stub,
 	.copy_file_range = efuse_stub,

@@ -50,7 +50,6 @@ static const u16 efuse_members[] = {
 	EFUSE_MEMBER(FUSE_RENAME2, rename),
 	EFUSE_MEMBER(FUSE_SETXATTR, setxattr),
 	EFUSE_MEMBER(FUSE_REMOVEXATTR, removexattr),
-	EFUSE_MEMBER(FUSE_WRITE, write),
 	EFUSE_MEMBER(FUSE_FALLOCATE, fallocate),
 	EFUSE_MEMBER(FUSE_COPY_FILE_RANGE, copy_file_range),
 	EFUSE_MEMBER(FUSE_TMPFILE, tmpfile),

@@ -27,6 +27,7 @@
 #include "efuse_i.h"
 
 #include <linux/hash.h>
+#include <linux/percpu.h>
 #include <linux/stringhash.h>
 #include <linux/random.h>
 #include <linux/slab.h>
@@ -47,7 +48,9 @@ struct efuse_conn *efuse_conn_alloc(void)
 			     GFP_KERNEL_ACCOUNT);
 	ec->names = kvcalloc(1U << EFUSE_NAME_BITS, sizeof(*ec->names),
 			     GFP_KERNEL_ACCOUNT);
-	if (!ec->nodes || !ec->names) {
+	ec->io_stats = alloc_percpu_gfp(struct efuse_io_stats,
+					GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	if (!ec->nodes || !ec->names || !ec->io_stats) {
 		efuse_conn_destroy(ec);
 		return NULL;
 	}
@@ -61,6 +64,7 @@ void efuse_conn_destroy(struct efuse_conn *ec)
 {
 	kvfree(ec->nodes);
 	kvfree(ec->names);
+	free_percpu(ec->io_stats);
 	kfree(ec);
 }
 

@@ -18,6 +18,30 @@
 #define EFUSE_PASS		0	/* ask the daemon */
 #define EFUSE_ANSWER		1	/* take what bpf_efuse_reply() was given */
 
+/*
+ * What a program for data returns: the path that a read or write takes, and
+ * whether it wants to know how that went. Anything else counts as the daemon.
+ */
+#define EFUSE_IO_DAEMON		0	/* ask the daemon, as EFUSE_PASS */
+#define EFUSE_IO_BACKING	1	/* the backing file, in the kernel */
+#define EFUSE_IO_PATHS		2
+#define EFUSE_IO_PATH		0xff
+#define EFUSE_IO_TELL		(1U << 8)	/* run the program after it, too */
+
+/* efuse_io.flags */
+#define EFUSE_IO_DIRECT		(1U << 0)	/* O_DIRECT */
+#define EFUSE_IO_ASYNC		(1U << 1)	/* the caller does not wait for it */
+#define EFUSE_IO_DSYNC		(1U << 2)	/* to be on the medium at its end */
+#define EFUSE_IO_APPEND		(1U << 3)	/* at the end, wherever that is */
+#define EFUSE_IO_BACKED		(1U << 4)	/* there is a backing file */
+
+/* efuse_io.reason: why a request did not take the path that was chosen */
+#define EFUSE_IO_AS_CHOSEN	0
+#define EFUSE_IO_NO_BACKING	1	/* there is no backing file */
+#define EFUSE_IO_SET_ID		2	/* the daemon is to clear suid or sgid */
+#define EFUSE_IO_ERROR		3	/* the path failed before it did anything */
+#define EFUSE_IO_REASONS	4
+
 /* efuse_ctx.caller of what is the same for every caller */
 #define EFUSE_ANYONE		(~0ULL)
 
@@ -80,6 +104,28 @@ struct efuse_inode_info {
 };
 
 /*
+ * The argument of the programs for data: one call of read or write, before it
+ * becomes requests. Read-only but for cookie.
+ */
+struct efuse_io {
+	u64 nodeid;
+	u64 offset;
+	u64 size;
+	/* Of the file, as far as the kernel knows */
+	u64 file_size;
+	/* Any value, kept from the program before to the one after */
+	u64 cookie;
+	u32 flags;
+	/* After: EFUSE_IO_..., the path it took in the end and why not another */
+	u32 path;
+	u32 reason;
+	u32 pad;
+	/* After: bytes or a negative error, and how long it took */
+	s64 result;
+	u64 time_ns;
+};
+
+/*
  * A set of programs for one connection. A member that is not set costs nothing.
  * For each opcode the first runs before the request is sent and may answer it,
  * the second (_after) sees the daemon's reply.
@@ -131,8 +177,11 @@ struct efuse_ops {
 	int (*setxattr_after)(struct efuse_ctx *req);
 	int (*removexattr)(struct efuse_ctx *req);
 	int (*removexattr_after)(struct efuse_ctx *req);
-	int (*write)(struct efuse_ctx *req);
-	int (*write_after)(struct efuse_ctx *req);
+	/* Data of regular files: choose the path */
+	int (*read)(struct efuse_io *io);
+	int (*read_after)(struct efuse_io *io);
+	int (*write)(struct efuse_io *io);
+	int (*write_after)(struct efuse_io *io);
 	int (*fallocate)(struct efuse_ctx *req);
 	int (*fallocate_after)(struct efuse_ctx *req);
 	int (*copy_file_range)(struct efuse_ctx *req);

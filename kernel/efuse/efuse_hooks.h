@@ -19,6 +19,13 @@ void __efuse_entry_changed(struct efuse_conn *ec, u64 parent, u64 child,
 			   const struct qstr *name);
 void __efuse_all_changed(struct efuse_conn *ec);
 void efuse_conn_free(struct fuse_conn *fc);
+int __efuse_read_iter(struct efuse_conn *ec, struct kiocb *iocb,
+		      struct iov_iter *to, ssize_t *ret);
+int __efuse_write_iter(struct efuse_conn *ec, struct kiocb *iocb,
+		       struct iov_iter *from, ssize_t *ret);
+bool __efuse_has_data(struct efuse_conn *ec);
+
+extern const struct file_operations efuse_ctl_ops;
 
 /* Set once in a connection's life and freed with it. */
 static inline struct efuse_conn *efuse_conn(struct fuse_conn *fc)
@@ -137,6 +144,46 @@ static inline void efuse_entry_changed(struct fuse_conn *fc, u64 parent,
 
 	if (ec)
 		__efuse_entry_changed(ec, parent, child, name);
+}
+
+/* Who does a read or write of data, as the functions below say */
+enum {
+	/* Whoever would without eFUSE */
+	EFUSE_AS_USUAL,
+	/* It is done or under way, with its result in @ret */
+	EFUSE_DONE,
+	/* The daemon, past the page cache */
+	EFUSE_ASK_DAEMON,
+};
+
+/* A read or write of an open file, before anything else is done about it. */
+static inline int efuse_read_iter(struct kiocb *iocb, struct iov_iter *to,
+				  ssize_t *ret)
+{
+	struct fuse_file *ff = iocb->ki_filp->private_data;
+	struct efuse_conn *ec = efuse_conn(ff->fm->fc);
+
+	return ec ? __efuse_read_iter(ec, iocb, to, ret) : EFUSE_AS_USUAL;
+}
+
+static inline int efuse_write_iter(struct kiocb *iocb, struct iov_iter *from,
+				   ssize_t *ret)
+{
+	struct fuse_file *ff = iocb->ki_filp->private_data;
+	struct efuse_conn *ec = efuse_conn(ff->fm->fc);
+
+	return ec ? __efuse_write_iter(ec, iocb, from, ret) : EFUSE_AS_USUAL;
+}
+
+/*
+ * Whether programs choose paths for data, so that splicing to and from files with
+ * a backing file is to be done by reading and writing them.
+ */
+static inline bool efuse_has_data(const struct fuse_file *ff)
+{
+	struct efuse_conn *ec = efuse_conn(ff->fm->fc);
+
+	return ec && __efuse_has_data(ec);
 }
 
 #endif /* _EFUSE_HOOKS_H */

@@ -36,6 +36,15 @@ struct efuse_name_slot {
 	atomic_t changing;
 };
 
+/* Reads and writes that programs chose a path for; one for each processor. */
+struct efuse_io_stats {
+	/* By direction (1 is write) and the path it took in the end */
+	u64 requests[2][EFUSE_IO_PATHS];
+	u64 bytes[2][EFUSE_IO_PATHS];
+	/* By direction: those that took another path than was chosen */
+	u64 reasons[2][EFUSE_IO_REASONS];
+};
+
 #define EFUSE_NODE_BITS	14
 #define EFUSE_NAME_BITS	15
 
@@ -50,6 +59,7 @@ struct efuse_conn {
 	siphash_key_t name_key;
 	struct efuse_node_slot *nodes;
 	struct efuse_name_slot *names;
+	struct efuse_io_stats __percpu *io_stats;
 };
 
 /* change.c */
@@ -108,5 +118,9 @@ int efuse_call_inode(struct efuse_call *call, u64 nodeid,
 
 /* bpf.c */
 int efuse_bpf_init(void);
+
+/* data.c */
+int efuse_data_init(void);
+void efuse_data_exit(void);
 
 #endif /* _EFUSE_I_H */

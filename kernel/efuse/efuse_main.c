@@ -24,6 +24,7 @@ MODULE_VERSION(EFUSE_VERSION);
 
 static const char * const efuse_features[] = {
 	"bpf",
+	"data",
 #ifdef CONFIG_FUSE_PASSTHROUGH
 	"passthrough",
 #endif
@@ -82,17 +83,25 @@ int efuse_init(struct kobject *kobj)
 	if (err)
 		return err;
 
+	err = efuse_data_init();
+	if (err)
+		goto out_group;
 	err = efuse_bpf_init();
-	if (err) {
-		sysfs_remove_group(kobj, &efuse_attr_group);
-		return err;
-	}
+	if (err)
+		goto out_data;
 
 	pr_info("version %s\n", EFUSE_VERSION);
 	return 0;
+
+out_data:
+	efuse_data_exit();
+out_group:
+	sysfs_remove_group(kobj, &efuse_attr_group);
+	return err;
 }
 
 void efuse_exit(struct kobject *kobj)
 {
 	sysfs_remove_group(kobj, &efuse_attr_group);
+	efuse_data_exit();
 }

@@ -29,6 +29,12 @@ impl Dev {
         self.0
     }
 
+    /// Its number in the control file system.
+    #[must_use]
+    pub fn minor(self) -> u32 {
+        self.0 & 0xf_ffff
+    }
+
     /// Of an eFUSE mount, without a request to its daemon.
     ///
     /// # Errors

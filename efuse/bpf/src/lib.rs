@@ -5,12 +5,14 @@
 //! is there until its link goes. See `docs/programming.md`.
 
 mod attached;
+mod data;
 mod dev;
 mod error;
 pub mod hostile;
 mod policy;
 
 pub use attached::{Attached, Counts, Map, Program, attached, attached_to, opcode_name};
+pub use data::data_counts;
 pub use dev::{Dev, mounts};
 pub use error::BpfError;
 pub use policy::{Attachment, POLICIES, Policy, Tunables};

@@ -11,7 +11,7 @@ use libbpf_rs::{
 use crate::{BpfError, Dev};
 
 /// The built-in policies, each compiled from `src/bpf/NAME.bpf.c`.
-const BUILT_IN: [(&str, &[u8]); 2] = [
+const BUILT_IN: [(&str, &[u8]); 3] = [
     (
         "metadata",
         include_bytes!(concat!(env!("OUT_DIR"), "/metadata.bpf.o")),
@@ -20,10 +20,14 @@ const BUILT_IN: [(&str, &[u8]); 2] = [
         "extfuse",
         include_bytes!(concat!(env!("OUT_DIR"), "/extfuse.bpf.o")),
     ),
+    (
+        "passthrough",
+        include_bytes!(concat!(env!("OUT_DIR"), "/passthrough.bpf.o")),
+    ),
 ];
 
 /// Names of the built-in policies.
-pub const POLICIES: [&str; 2] = [BUILT_IN[0].0, BUILT_IN[1].0];
+pub const POLICIES: [&str; 3] = [BUILT_IN[0].0, BUILT_IN[1].0, BUILT_IN[2].0];
 
 /// The read-only section that holds [`Tunables`].
 const TUNABLES: &str = ".rodata.efuse";

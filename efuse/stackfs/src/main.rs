@@ -79,7 +79,7 @@ struct Cli {
     max_background: u16,
 
     /// Attach these programs to the mount, which then answer for the daemon as far as they can: a
-    /// built-in policy (metadata, extfuse) or the path of a compiled one. On /dev/efuse only. They
+    /// built-in policy (metadata, extfuse, passthrough) or the path of a compiled one. On /dev/efuse only. They
     /// end with the daemon.
     #[arg(long, value_name = "NAME")]
     policy: Option<String>,

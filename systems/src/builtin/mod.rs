@@ -8,7 +8,9 @@ use crate::System;
 
 pub use ext4::Ext4;
 pub use libfuse::Libfuse;
-pub use stackfs::{EFUSE_BARE, EFUSE_META, EXTFUSE, FUSE, FUSE_PASSTHROUGH, StackFs};
+pub use stackfs::{
+    EFUSE_BARE, EFUSE_META, EFUSE_PASSTHROUGH, EXTFUSE, FUSE, FUSE_PASSTHROUGH, StackFs,
+};
 
 /// Every built-in system, in the order of tables and charts.
 #[must_use]
@@ -21,5 +23,6 @@ pub fn all() -> Vec<Box<dyn System>> {
         Box::new(EFUSE_BARE),
         Box::new(EXTFUSE),
         Box::new(EFUSE_META),
+        Box::new(EFUSE_PASSTHROUGH),
     ]
 }

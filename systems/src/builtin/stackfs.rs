@@ -77,6 +77,21 @@ pub const EFUSE_META: StackFs = StackFs {
     feature: Some(KernelFeature::EfuseBpf),
 };
 
+/// Modules 2 and 3 with data always from and to the backing file.
+pub const EFUSE_PASSTHROUGH: StackFs = StackFs {
+    id: "efuse-passthrough",
+    title: "StackFS on eFUSE, metadata answered in the kernel, data by passthrough",
+    device: "/dev/efuse",
+    fs_type: "efuse",
+    options: &[
+        "--passthrough",
+        "--policy",
+        "passthrough",
+        "--until-invalidated",
+    ],
+    feature: Some(KernelFeature::EfuseBpf),
+};
+
 impl StackFs {
     fn recipe(&self) -> Recipe {
         recipe(self.device, self.fs_type, self.options)

@@ -15,6 +15,18 @@
 #define EFUSE_PASS	0 /* ask the daemon */
 #define EFUSE_ANSWER	1 /* take what bpf_efuse_reply() or _reply_error() was given */
 
+/* What a program for data returns: which way, and whether it wants to see it after */
+#define EFUSE_IO_DAEMON	 0
+#define EFUSE_IO_BACKING 1
+#define EFUSE_IO_TELL	 (1U << 8)
+
+/* efuse_io.flags */
+#define EFUSE_IO_DIRECT (1U << 0)
+#define EFUSE_IO_ASYNC	(1U << 1)
+#define EFUSE_IO_DSYNC	(1U << 2)
+#define EFUSE_IO_APPEND (1U << 3)
+#define EFUSE_IO_BACKED (1U << 4)
+
 /* efuse_ops.flags: replies depend on who asks */
 #define EFUSE_OPS_PER_CALLER	(1U << 0)
 
@@ -33,6 +45,20 @@ struct efuse_ctx {
 	__u32 out_size;
 	__s32 error;	  /* after: the daemon's, 0 or negative */
 	__u32 reply_size; /* after */
+} __attribute__((preserve_access_index));
+
+/* A read or write of data. Only cookie may be written. */
+struct efuse_io {
+	__u64 nodeid;
+	__u64 offset;
+	__u64 size;
+	__u64 file_size;
+	__u64 cookie; /* from the program before to the one after */
+	__u32 flags;
+	__u32 path;    /* after: the way it went */
+	__u32 reason;  /* after: why not the one that was chosen, or 0 */
+	__s64 result;  /* after: bytes, or a negative error */
+	__u64 time_ns; /* after: from the choice on */
 } __attribute__((preserve_access_index));
 
 /* Sizes are those of the FUSE protocol, see wire.h; not relocated. */
@@ -95,6 +121,10 @@ struct efuse_ops {
 	int (*unlink_after)(struct efuse_ctx *req);
 	int (*rmdir_after)(struct efuse_ctx *req);
 	int (*readdirplus_after)(struct efuse_ctx *req);
+	int (*read)(struct efuse_io *io);
+	int (*read_after)(struct efuse_io *io);
+	int (*write)(struct efuse_io *io);
+	int (*write_after)(struct efuse_io *io);
 };
 
 #endif /* EFUSE_H */

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use efuse_bpf::{Attached, Counts, Dev, Program, attached, mounts, opcode_name};
+use efuse_bpf::{Attached, Counts, Dev, Program, attached, data_counts, mounts, opcode_name};
 use serde::Serialize;
 
 /// Show what is attached: programs, maps, and how requests went.
@@ -40,6 +40,8 @@ struct Shown {
     programs: Vec<Program>,
     maps: Vec<MapShown>,
     opcodes: BTreeMap<&'static str, Counts>,
+    /// By which path reads and writes of data went.
+    data: BTreeMap<String, u64>,
 }
 
 /// Maps whose entries are all there from the start, or are internal.
@@ -103,6 +105,7 @@ fn look(set: &Attached) -> Result<Shown> {
         programs: set.programs.clone(),
         maps,
         opcodes,
+        data: data_counts(set.dev)?,
     })
 }
 
@@ -131,6 +134,15 @@ fn render(shown: &Shown) -> String {
             map.max_entries,
             map.memory_bytes >> 10
         );
+    }
+    let data: Vec<String> = shown
+        .data
+        .iter()
+        .filter(|(_, n)| **n != 0)
+        .map(|(name, n)| format!("{name} {n}"))
+        .collect();
+    if !data.is_empty() {
+        let _ = writeln!(out, "  data      {}", data.join("  "));
     }
     if !shown.opcodes.is_empty() {
         let _ = writeln!(

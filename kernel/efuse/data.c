@@ -1,0 +1,501 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * eFUSE: data of regular files. A program chooses the path of each read and
+ * write, then we do the I/O, after it has returned.
+ *
+ * The choice is made where the system call enters the file system, ahead of pages
+ * and requests. It concerns files with a backing file (FOPEN_PASSTHROUGH): their
+ * data are in the page cache of the file system below and nowhere else, so that
+ * any mix of paths is coherent. The daemon's path past the page cache is mainline's
+ * for direct I/O. Without a program for data such files behave as in mainline.
+ *
+ * This does what mainline's backing_file_read_iter() and _write_iter() do, but for
+ * - no question for privileges to clear: a file with suid or sgid is written by
+ *   the daemon, and capabilities are cleared by the file system below;
+ * - direct writes inside the file run side by side, as below;
+ * - a write that ends in process context is completed there.
+ *
+ * Locks: inode->i_rwsem of ours is outside that of the file below. fi->lock is
+ * taken in process context only. Completions of reads may run in interrupts.
+ *
+ * A program sees a request again after it (EFUSE_IO_TELL), under RCU as always,
+ * possibly in an interrupt, and by then perhaps of another set than the one before.
+ */
+#include "efuse_i.h"
+
+#include <linux/cred.h>
+#include <linux/fs.h>
+#include <linux/ktime.h>
+#include <linux/mutex.h>
+#include <linux/percpu.h>
+#include <linux/slab.h>
+#include <linux/uio.h>
+#include <linux/workqueue.h>
+
+/* One request that goes on after the system call. */
+struct efuse_aio {
+	/* The request to the file below */
+	struct kiocb iocb;
+	struct kiocb *orig;
+	/* For the program after it, if @began is not 0 */
+	struct efuse_io io;
+	u64 began;
+	long res;
+	bool write;
+	/* Who submitted and who completes */
+	refcount_t ref;
+	struct work_struct work;
+};
+
+static struct kmem_cache *efuse_aio_cache;
+static struct workqueue_struct *efuse_data_wq;
+
+static struct efuse_conn *efuse_file_conn(const struct file *file)
+{
+	const struct fuse_file *ff = file->private_data;
+
+	return efuse_conn(ff->fm->fc);
+}
+
+static void efuse_count(struct efuse_conn *ec, bool write, u32 path,
+			ssize_t bytes)
+{
+	this_cpu_inc(ec->io_stats->requests[write][path]);
+	if (bytes > 0)
+		this_cpu_add(ec->io_stats->bytes[write][path], bytes);
+}
+
+static void efuse_io_fill(struct efuse_io *io, const struct kiocb *iocb,
+			  const struct iov_iter *iter, bool backed)
+{
+	const struct file *file = iocb->ki_filp;
+	const struct fuse_file *ff = file->private_data;
+
+	memset(io, 0, sizeof(*io));
+	io->nodeid = ff->nodeid;
+	io->offset = iocb->ki_pos;
+	io->size = iov_iter_count(iter);
+	io->file_size = i_size_read(file_inode(file));
+	if (iocb->ki_flags & IOCB_DIRECT)
+		io->flags |= EFUSE_IO_DIRECT;
+	if (!is_sync_kiocb(iocb))
+		io->flags |= EFUSE_IO_ASYNC;
+	if (iocb->ki_flags & IOCB_DSYNC)
+		io->flags |= EFUSE_IO_DSYNC;
+	if (iocb->ki_flags & IOCB_APPEND)
+		io->flags |= EFUSE_IO_APPEND;
+	if (backed)
+		io->flags |= EFUSE_IO_BACKED;
+}
+
+/* What the program chooses, negative if there is none. */
+static int efuse_choose(struct efuse_conn *ec, struct efuse_io *io,
+			const struct kiocb *iocb, const struct iov_iter *iter,
+			bool write)
+{
+	int (*program)(struct efuse_io *io);
+	const struct efuse_ops *ops;
+	int choice = -1;
+
+	rcu_read_lock();
+	ops = rcu_dereference(ec->ops);
+	program = ops ? (write ? ops->write : ops->read) : NULL;
+	if (program) {
+		efuse_io_fill(io, iocb, iter, true);
+		choice = program(io);
+		if ((choice & EFUSE_IO_PATH) >= EFUSE_IO_PATHS)
+			choice = EFUSE_IO_DAEMON;
+	}
+	rcu_read_unlock();
+	return choice;
+}
+
+/* A request that took a path of ours has ended. */
+static void efuse_io_end(struct efuse_conn *ec, struct efuse_io *io, bool write,
+			 u32 path, ssize_t res, u64 began)
+{
+	int (*program)(struct efuse_io *io);
+	const struct efuse_ops *ops;
+
+	efuse_count(ec, write, path, res);
+	if (!began)
+		return;
+	io->path = path;
+	io->result = res;
+	io->time_ns = ktime_get_ns() - began;
+	rcu_read_lock();
+	ops = rcu_dereference(ec->ops);
+	program = ops ? (write ? ops->write_after : ops->read_after) : NULL;
+	if (program)
+		program(io);
+	rcu_read_unlock();
+}
+
+static void efuse_aio_put(struct efuse_aio *aio)
+{
+	if (refcount_dec_and_test(&aio->ref))
+		kmem_cache_free(efuse_aio_cache, aio);
+}
+
+/* What is left to do when the request below has ended, in whatever context. */
+static void efuse_aio_end(struct efuse_aio *aio, long res)
+{
+	struct kiocb *orig = aio->orig;
+	struct file *file = orig->ki_filp;
+
+	orig->ki_pos = aio->iocb.ki_pos;
+	if (aio->write)
+		fuse_write_update_attr(file_inode(file), orig->ki_pos, res);
+	efuse_io_end(efuse_file_conn(file), &aio->io, aio->write,
+		     EFUSE_IO_BACKING, res, aio->began);
+	efuse_aio_put(aio);
+}
+
+static void efuse_aio_complete(struct efuse_aio *aio, long res)
+{
+	struct kiocb *orig = aio->orig;
+
+	efuse_aio_end(aio, res);
+	orig->ki_complete(orig, res);
+}
+
+static void efuse_aio_read_done(struct kiocb *iocb, long res)
+{
+	efuse_aio_complete(container_of(iocb, struct efuse_aio, iocb), res);
+}
+
+static void efuse_aio_work(struct work_struct *work)
+{
+	struct efuse_aio *aio = container_of(work, struct efuse_aio, work);
+
+	efuse_aio_complete(aio, aio->res);
+}
+
+static void efuse_aio_write_done(struct kiocb *iocb, long res)
+{
+	struct efuse_aio *aio = container_of(iocb, struct efuse_aio, iocb);
+
+	kiocb_end_write(iocb);
+	if (in_task()) {
+		efuse_aio_complete(aio, res);
+		return;
+	}
+	aio->res = res;
+	INIT_WORK(&aio->work, efuse_aio_work);
+	queue_work(efuse_data_wq, &aio->work);
+}
+
+/*
+ * Reads or writes the backing file. The caller's request holds the open file, and
+ * that the backing file, until the last of submission and completion.
+ */
+static ssize_t efuse_backing_io(struct kiocb *iocb, struct iov_iter *iter,
+				struct efuse_io *io, bool write, u64 began)
+{
+	struct file *file = iocb->ki_filp;
+	struct fuse_file *ff = file->private_data;
+	struct file *backing = fuse_file_passthrough(ff);
+	const struct cred *old;
+	struct efuse_aio *aio;
+	struct kiocb kio;
+	ssize_t ret;
+
+	if (iocb->ki_flags & IOCB_DIRECT &&
+	    !(backing->f_mode & FMODE_CAN_ODIRECT))
+		return -EINVAL;
+
+	if (is_sync_kiocb(iocb)) {
+		kiocb_clone(&kio, iocb, backing);
+		old = override_creds(ff->cred);
+		ret = write ? vfs_iocb_iter_write(backing, &kio, iter) :
+			      vfs_iocb_iter_read(backing, &kio, iter);
+		revert_creds(old);
+		if (ret < 0)
+			return ret;
+		iocb->ki_pos = kio.ki_pos;
+		if (write)
+			fuse_write_update_attr(file_inode(file), kio.ki_pos,
+					       ret);
+		efuse_io_end(efuse_file_conn(file), io, write,
+			     EFUSE_IO_BACKING, ret, began);
+		return ret;
+	}
+
+	aio = kmem_cache_alloc(efuse_aio_cache, GFP_KERNEL);
+	if (!aio)
+		return -ENOMEM;
+	kiocb_clone(&aio->iocb, iocb, backing);
+	/* The caller completes its own request, not one below */
+	aio->iocb.ki_flags &= ~IOCB_DIO_CALLER_COMP;
+	aio->iocb.ki_complete = write ? efuse_aio_write_done :
+					efuse_aio_read_done;
+	aio->orig = iocb;
+	aio->write = write;
+	aio->began = began;
+	if (began)
+		aio->io = *io;
+	refcount_set(&aio->ref, 2);
+	old = override_creds(ff->cred);
+	ret = write ? vfs_iocb_iter_write(backing, &aio->iocb, iter) :
+		      vfs_iocb_iter_read(backing, &aio->iocb, iter);
+	revert_creds(old);
+	if (ret >= 0)
+		efuse_aio_end(aio, ret);
+	else if (ret != -EIOCBQUEUED)
+		efuse_aio_put(aio);
+	efuse_aio_put(aio);
+	return ret;
+}
+
+/* Whether the daemon may do better, after nothing was done. */
+static bool efuse_daemon_may_help(ssize_t err)
+{
+	switch (err) {
+	case -EIO:
+	case -EINVAL:
+	case -ENOMEM:
+	case -EOPNOTSUPP:
+	case -EPERM:
+	case -EACCES:
+	case -EBADF:
+	case -ESTALE:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static int efuse_ask_daemon(struct efuse_conn *ec, bool write, u32 reason,
+			    const struct iov_iter *iter)
+{
+	if (reason)
+		this_cpu_inc(ec->io_stats->reasons[write][reason]);
+	efuse_count(ec, write, EFUSE_IO_DAEMON, iov_iter_count(iter));
+	return EFUSE_ASK_DAEMON;
+}
+
+/* Files whose data programs choose a path for. */
+static bool efuse_data_file(const struct fuse_file *ff)
+{
+	/* FOPEN_DIRECT_IO as well: the daemon wants to see reads and writes */
+	return fuse_file_passthrough((struct fuse_file *)ff) &&
+	       !(ff->open_flags & FOPEN_DIRECT_IO);
+}
+
+bool __efuse_has_data(struct efuse_conn *ec)
+{
+	const struct efuse_ops *ops;
+	bool has;
+
+	rcu_read_lock();
+	ops = rcu_dereference(ec->ops);
+	has = ops && (ops->read || ops->write);
+	rcu_read_unlock();
+	return has;
+}
+
+/* A file without a backing file; programs that want one get it counted. */
+static int efuse_no_backing(struct efuse_conn *ec, bool write)
+{
+	const struct efuse_ops *ops;
+
+	rcu_read_lock();
+	ops = rcu_dereference(ec->ops);
+	if (ops && (write ? ops->write : ops->read))
+		this_cpu_inc(ec->io_stats->reasons[write][EFUSE_IO_NO_BACKING]);
+	rcu_read_unlock();
+	return EFUSE_AS_USUAL;
+}
+
+int __efuse_read_iter(struct efuse_conn *ec, struct kiocb *iocb,
+		      struct iov_iter *to, ssize_t *ret)
+{
+	struct file *file = iocb->ki_filp;
+	size_t count = iov_iter_count(to);
+	struct efuse_io io;
+	u64 began = 0;
+	int choice;
+
+	if (!rcu_access_pointer(ec->ops))
+		return EFUSE_AS_USUAL;
+	if (!efuse_data_file(file->private_data))
+		return efuse_no_backing(ec, false);
+	choice = efuse_choose(ec, &io, iocb, to, false);
+	if (choice < 0)
+		return EFUSE_AS_USUAL;
+	if ((choice & EFUSE_IO_PATH) == EFUSE_IO_DAEMON)
+		return efuse_ask_daemon(ec, false, 0, to);
+	*ret = 0;
+	if (!count)
+		return EFUSE_DONE;
+
+	if (choice & EFUSE_IO_TELL)
+		began = ktime_get_ns();
+	*ret = efuse_backing_io(iocb, to, &io, false, began);
+	if (efuse_daemon_may_help(*ret)) {
+		iov_iter_revert(to, count - iov_iter_count(to));
+		return efuse_ask_daemon(ec, false, EFUSE_IO_ERROR, to);
+	}
+	fuse_invalidate_atime(file_inode(file));
+	return EFUSE_DONE;
+}
+
+/* Direct writes that stay inside the file run side by side, as they do below. */
+static bool efuse_write_lock(struct inode *inode, const struct kiocb *iocb,
+			     size_t count, bool *shared)
+{
+	*shared = (iocb->ki_flags & (IOCB_DIRECT | IOCB_APPEND)) == IOCB_DIRECT &&
+		  iocb->ki_pos + count <= i_size_read(inode);
+	if (iocb->ki_flags & IOCB_NOWAIT)
+		return *shared ? inode_trylock_shared(inode) :
+				 inode_trylock(inode);
+	if (*shared)
+		inode_lock_shared(inode);
+	else
+		inode_lock(inode);
+	return true;
+}
+
+int __efuse_write_iter(struct efuse_conn *ec, struct kiocb *iocb,
+		       struct iov_iter *from, ssize_t *ret)
+{
+	struct file *file = iocb->ki_filp;
+	struct inode *inode = file_inode(file);
+	size_t count = iov_iter_count(from);
+	struct efuse_io io;
+	u64 began = 0;
+	bool shared;
+	int choice;
+
+	if (!rcu_access_pointer(ec->ops))
+		return EFUSE_AS_USUAL;
+	if (!efuse_data_file(file->private_data))
+		return efuse_no_backing(ec, true);
+	choice = efuse_choose(ec, &io, iocb, from, true);
+	if (choice < 0)
+		return EFUSE_AS_USUAL;
+	if ((choice & EFUSE_IO_PATH) == EFUSE_IO_DAEMON)
+		return efuse_ask_daemon(ec, true, 0, from);
+	/* Whether they go depends on the caller, of whom the file below sees nothing */
+	if (unlikely(inode->i_mode & (S_ISUID | S_ISGID)))
+		return efuse_ask_daemon(ec, true, EFUSE_IO_SET_ID, from);
+	*ret = 0;
+	if (!count)
+		return EFUSE_DONE;
+
+	if (choice & EFUSE_IO_TELL)
+		began = ktime_get_ns();
+	*ret = -EAGAIN;
+	if (!efuse_write_lock(inode, iocb, count, &shared))
+		return EFUSE_DONE;
+	*ret = efuse_backing_io(iocb, from, &io, true, began);
+	if (shared)
+		inode_unlock_shared(inode);
+	else
+		inode_unlock(inode);
+	if (efuse_daemon_may_help(*ret)) {
+		iov_iter_revert(from, count - iov_iter_count(from));
+		return efuse_ask_daemon(ec, true, EFUSE_IO_ERROR, from);
+	}
+	return EFUSE_DONE;
+}
+
+/*
+ * The file "efuse" of a connection in the control file system: how data went, a
+ * name and a number a line.
+ */
+static const char * const efuse_path_names[EFUSE_IO_PATHS] = {
+	[EFUSE_IO_DAEMON] = "daemon",
+	[EFUSE_IO_BACKING] = "backing",
+};
+
+static const char * const efuse_reason_names[EFUSE_IO_REASONS] = {
+	[EFUSE_IO_NO_BACKING] = "no_backing",
+	[EFUSE_IO_SET_ID] = "set_id",
+	[EFUSE_IO_ERROR] = "error",
+};
+
+static int efuse_data_show(const struct efuse_conn *ec, char *buf, int size)
+{
+	static const char * const way[2] = { "read", "write" };
+	struct efuse_io_stats sum = {};
+	int len = 0;
+	int cpu, w, i;
+
+	for_each_possible_cpu(cpu) {
+		const u64 *one = (const u64 *)per_cpu_ptr(ec->io_stats, cpu);
+
+		for (i = 0; i < sizeof(sum) / sizeof(u64); i++)
+			((u64 *)&sum)[i] += one[i];
+	}
+	for (w = 0; w < 2; w++) {
+		for (i = 0; i < EFUSE_IO_PATHS; i++)
+			len += scnprintf(buf + len, size - len,
+					 "%s_%s %llu\n%s_%s_bytes %llu\n",
+					 way[w], efuse_path_names[i],
+					 sum.requests[w][i], way[w],
+					 efuse_path_names[i], sum.bytes[w][i]);
+		for (i = 1; i < EFUSE_IO_REASONS; i++)
+			len += scnprintf(buf + len, size - len,
+					 "%s_not_%s %llu\n", way[w],
+					 efuse_reason_names[i],
+					 sum.reasons[w][i]);
+	}
+	return len;
+}
+
+static ssize_t efuse_ctl_read(struct file *file, char __user *buf, size_t len,
+			      loff_t *ppos)
+{
+	struct fuse_conn *fc;
+	struct efuse_conn *ec;
+	ssize_t ret = 0;
+	char *text;
+
+	mutex_lock(&fuse_mutex);
+	fc = file_inode(file)->i_private;
+	if (fc)
+		fc = fuse_conn_get(fc);
+	mutex_unlock(&fuse_mutex);
+	if (!fc)
+		return 0;
+	ec = efuse_conn(fc);
+	if (!ec)
+		goto out;
+	ret = -ENOMEM;
+	text = kmalloc(PAGE_SIZE, GFP_KERNEL);
+	if (!text)
+		goto out;
+	ret = simple_read_from_buffer(buf, len, ppos, text,
+				      efuse_data_show(ec, text, PAGE_SIZE));
+	kfree(text);
+out:
+	fuse_conn_put(fc);
+	return ret;
+}
+
+const struct file_operations efuse_ctl_ops = {
+	.owner = THIS_MODULE,
+	.read = efuse_ctl_read,
+	.llseek = generic_file_llseek,
+};
+
+int efuse_data_init(void)
+{
+	efuse_aio_cache = KMEM_CACHE(efuse_aio, SLAB_HWCACHE_ALIGN);
+	if (!efuse_aio_cache)
+		return -ENOMEM;
+	/* Writes wait for it, also those that free memory */
+	efuse_data_wq = alloc_workqueue("efuse-data", WQ_MEM_RECLAIM, 0);
+	if (!efuse_data_wq) {
+		kmem_cache_destroy(efuse_aio_cache);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+void efuse_data_exit(void)
+{
+	destroy_workqueue(efuse_data_wq);
+	kmem_cache_destroy(efuse_aio_cache);
+}
