@@ -72,6 +72,21 @@ impl Mounted {
         self.entry.as_ref().and_then(connection::family)
     }
 
+    /// Sets how many background requests the connection lets under way, which is
+    /// [`settings::MAX_BACKGROUND`](crate::settings::MAX_BACKGROUND) after mounting.
+    ///
+    /// # Errors
+    /// If the connection's control refuses it, or there is none.
+    pub fn set_background(&self, maximum: u32) -> Result<(), SystemError> {
+        let control = match &self.entry {
+            Some(entry) => Control::open(entry, Some((maximum, maximum)))?,
+            None => None,
+        };
+        control
+            .map(drop)
+            .ok_or_else(|| SystemError::io(&self.root, "find its control")(Errno::ENOENT.into()))
+    }
+
     /// Checks that the daemon runs.
     ///
     /// # Errors

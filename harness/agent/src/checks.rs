@@ -166,6 +166,12 @@ impl From<efuse_systems::SystemError> for Trouble {
     }
 }
 
+impl From<efuse_probes::ProbeError> for Trouble {
+    fn from(e: efuse_probes::ProbeError) -> Self {
+        Self::Fail(e.to_string())
+    }
+}
+
 fn fail<T>(text: impl Into<String>) -> Result<T, Trouble> {
     Err(Trouble::Fail(text.into()))
 }

@@ -15,6 +15,12 @@ use crate::fio::barrier::{Phase, Whose};
 use crate::fio::{self, Barrier, Invocation, Report, command};
 use crate::limit::Limit;
 
+/// The FUSE connection of a mount, if it is one.
+pub(crate) fn connection(mounted: &Mounted) -> Option<Connection<'_>> {
+    let (family, number) = mounted.family().zip(mounted.connection())?;
+    Some(Connection { family, number })
+}
+
 /// What is measured, and with what.
 pub(crate) struct Measure<'a> {
     pub agent: &'a Agent,
@@ -54,9 +60,7 @@ impl<'a> Count<'a> {
             problems: Vec::new(),
         };
         if probes == Probes::On {
-            let connection = mounted.family().zip(mounted.connection());
-            let connection = connection.map(|(family, number)| Connection { family, number });
-            match kernel::Probes::attach(connection) {
+            match kernel::Probes::attach(connection(mounted)) {
                 Ok(probes) => count.kernel = Some(probes),
                 Err(e) => count.problems.push(e.to_string()),
             }

@@ -1,8 +1,13 @@
 //! What is counted in different ways has to be the same.
 
+mod background;
+mod messages;
 mod phases;
+mod stopped;
 
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use efuse_model::attempt::Metrics;
 use efuse_model::counters::{BusyFrom, Counters, Probes, Requests, Switches};
@@ -10,9 +15,11 @@ use efuse_model::environment::Place;
 use efuse_model::test::{FioJob, Job, Pattern, Test, Verify};
 
 use super::{Site, Trouble, fail};
+use efuse_probes::kernel;
+
 use crate::fio;
 use crate::layout;
-use crate::measure::Measure;
+use crate::measure::{self, Measure};
 
 const JOBS: u32 = 2;
 /// Two counts of the same switches may differ by this part of them, percent.
@@ -32,6 +39,11 @@ const TIME_OF: u64 = 100;
 /// Idle and iowait are each given in whole units of 10 ms, so their sum over a phase may be
 /// that much too large twice, and what is left of the clock's time too small; seconds.
 const IDLE_UNIT: f64 = 0.02;
+
+/// How long the kernel and the daemon may take for what has to happen.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often to look whether it has.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Systems whose every direct request goes through the daemon.
 const ALL_BY_DAEMON: &[&str] = &["fuse", "efuse-bare", "libfuse"];
@@ -62,10 +74,60 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
             }
         }
     }
-    if probed && ALL_BY_DAEMON.contains(&site.system) {
+    let by_daemon = ALL_BY_DAEMON.contains(&site.system);
+    if probed && by_daemon {
         said.push(phases::ramp(site, &program)?);
     }
+    if probed && site.mounted()?.daemon_pid().is_some() {
+        said.push(messages::run(site)?);
+    }
+    if probed && by_daemon {
+        said.push(background::run(site)?);
+    }
     Ok(said.join("; "))
+}
+
+/// Probes that count what this process does on the mounted system.
+fn attached(site: &mut Site<'_>) -> Result<kernel::Probes, Trouble> {
+    let mounted = site.mounted()?;
+    let probes = kernel::Probes::attach(measure::connection(mounted))?;
+    probes.start(std::process::id(), mounted.daemon_pid())?;
+    Ok(probes)
+}
+
+/// Ends counting; whatever was not counted is a failure.
+fn counted(probes: kernel::Probes) -> Result<Counters, Trouble> {
+    let mut counters = Counters::default();
+    probes.pause()?;
+    probes.read(&mut counters)?;
+    complete(&counters)?;
+    Ok(counters)
+}
+
+/// Asks again and again until the answer is yes.
+fn until(
+    site: &Site<'_>,
+    what: &str,
+    ask: &mut dyn FnMut() -> Result<bool, Trouble>,
+) -> Result<(), Trouble> {
+    let end = Instant::now() + PATIENCE;
+    while !ask()? {
+        site.limit.check()?;
+        if Instant::now() > end {
+            return fail(format!("{what} within {} s", PATIENCE.as_secs()));
+        }
+        thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// Requests of an opcode that were counted.
+fn crossings(requests: &[Requests], opcode: &str) -> u64 {
+    requests
+        .iter()
+        .filter(|r| r.opcode == opcode)
+        .map(|r| r.crossings)
+        .sum()
 }
 
 /// The figures of one job on the mounted system.
