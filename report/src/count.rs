@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use efuse_model::attempt::Metrics;
-use efuse_model::counters::{Counters, Switches};
+use efuse_model::counters::{Counters, Requests, Switches};
 use efuse_model::histogram::Histogram;
 use serde::Serialize;
 
@@ -100,10 +100,14 @@ pub struct Split {
 pub struct Opcode {
     /// Its name.
     pub opcode: String,
+    /// Requests that the daemon took, in all repetitions.
+    pub taken: u64,
     /// Requests that the daemon took, per operation of fio.
     pub crossings: Count,
     /// From when the request is given to FUSE to its dequeue.
     pub queueing: Histogram,
+    /// The part of queueing before the input queue, of all requests together, nanoseconds.
+    pub held_ns: u64,
     /// Dequeue to reply.
     pub processing: Histogram,
     /// Enqueue to reply, measured on its own.
@@ -118,6 +122,14 @@ impl Opcode {
         let whole = self.total.mean_ns().filter(|m| *m > 0.0)?;
         let parts = self.queueing.mean_ns()? + self.processing.mean_ns()?;
         Some((parts - whole) / whole * 100.0)
+    }
+
+    /// How much of the time of queueing was before the input queue, percent; `None` where
+    /// that time is not known.
+    #[must_use]
+    pub fn held_percent(&self) -> Option<f64> {
+        let queueing = self.queueing.sum_ns.filter(|ns| *ns > 0)?;
+        Some(self.held_ns as f64 / queueing as f64 * 100.0)
     }
 
     /// Whether every request is in all three histograms.
@@ -173,6 +185,8 @@ pub struct Cell {
     pub daemon_syscalls: Count,
     /// Requests by opcode; from probed repetitions.
     pub requests: Vec<Opcode>,
+    /// Nodes that FORGET and BATCH_FORGET named; from probed repetitions.
+    pub forgotten: Count,
     /// Times that the queue's lock was not free; from probed repetitions.
     pub lock_contended: Count,
     /// Time waited for the queue's lock, nanoseconds; from probed repetitions.
@@ -301,19 +315,23 @@ impl<'a> Collector<'a> {
     }
 
     fn requests(&self) -> Vec<Opcode> {
-        let mut pooled: BTreeMap<&str, [Histogram; 3]> = BTreeMap::new();
+        let mut pooled: BTreeMap<&str, Requests> = BTreeMap::new();
         for (_, c) in &self.repetitions {
             for r in &c.requests {
-                let [queueing, processing, total] = pooled.entry(&r.opcode).or_default();
-                queueing.merge(&r.queueing);
-                processing.merge(&r.processing);
-                total.merge(&r.total);
+                let all = pooled.entry(&r.opcode).or_default();
+                all.crossings += r.crossings;
+                all.held_ns += r.held_ns;
+                all.queueing.merge(&r.queueing);
+                all.processing.merge(&r.processing);
+                all.total.merge(&r.total);
             }
         }
         pooled
             .into_iter()
-            .map(|(opcode, [queueing, processing, total])| Opcode {
+            .map(|(opcode, all)| Opcode {
                 opcode: opcode.to_owned(),
+                taken: all.crossings,
+                held_ns: all.held_ns,
                 // Where requests were counted, an opcode that did not occur occurred 0 times.
                 crossings: self.count(|_, c| {
                     (!c.requests.is_empty()).then(|| {
@@ -324,9 +342,9 @@ impl<'a> Collector<'a> {
                             .sum()
                     })
                 }),
-                queueing,
-                processing,
-                total,
+                queueing: all.queueing,
+                processing: all.processing,
+                total: all.total,
             })
             .collect()
     }
@@ -396,6 +414,7 @@ impl Cell {
             fio_syscalls: probed.count(|_, c| c.fio_syscalls),
             daemon_syscalls: probed.count(|_, c| c.daemon_syscalls),
             requests: probed.requests(),
+            forgotten: probed.count(|_, c| c.forgotten),
             lock_contended: probed.count(|_, c| c.queue_lock.map(|l| l.contended)),
             lock_wait_ns: probed.count(|_, c| c.queue_lock.map(|l| l.wait_ns)),
             missing: missing.into_iter().map(str::to_owned).collect(),
@@ -447,12 +466,15 @@ mod tests {
         };
         let mut o = Opcode {
             opcode: "READ".into(),
+            taken: 2,
+            held_ns: 10,
             crossings: Count::default(),
             queueing: h(Some(40)),
             processing: h(Some(58)),
             total: h(Some(100)),
         };
         assert_eq!(o.gap_percent(), Some(-2.0));
+        assert_eq!(o.held_percent(), Some(25.0));
         assert!(o.complete());
         o.queueing.bins = vec![(10, 1)];
         assert!(!o.complete());

@@ -134,6 +134,12 @@ fn counters_by_hand() {
     let read = c.requests.iter().find(|o| o.opcode == "READ").unwrap();
     assert_eq!(of(&read.crossings.total), 1400.0);
     assert_eq!(read.queueing.count(), 2 * 1400, "pooled over both");
+    assert_eq!(read.taken, 2 * 1400);
+    let held = read.held_percent().unwrap();
+    assert!((held - 10.0).abs() < 0.01, "{held}");
+    let forget = c.requests.iter().find(|o| o.opcode == "FORGET").unwrap();
+    assert_eq!((forget.taken, forget.total.count()), (2 * 4, 0));
+    assert_eq!(of(&c.forgotten.total), 4.0);
     let gap = read.gap_percent().unwrap();
     assert!((gap + 0.1).abs() < 0.01, "{gap}");
     // ext4 has no daemon, and nothing of a daemon is made up for it.
@@ -253,6 +259,27 @@ fn no_operations_give_no_figure_per_operation() {
     assert!(c.fio.perf.total.is_some() && c.fio.perf.per_op.is_none());
     let html = page(&f);
     assert!(!html.contains("NaN") && !html.contains("inf"), "{html}");
+}
+
+#[test]
+fn messages_without_a_reply_are_counted_and_have_no_times() {
+    let mut f = whole();
+    f.plan_probes(&["T1"], 1);
+    probed(&mut f, "fuse", 0, 900.0, Some(4.0));
+    let html = page(&f);
+    let requests = figure(&html, "fig-0-requests");
+    let (_, forget) = requests.split_once("<td>FORGET</td>").unwrap();
+    let (forget, _) = forget.split_once("</tr>").unwrap();
+    assert!(forget.starts_with("<td class=\"num\">4</td>"), "{forget}");
+    assert!(
+        forget.contains("no reply, so no times; FORGET and BATCH_FORGET together named 4 nodes"),
+        "{forget}"
+    );
+    // Of requests that have times, the part that waited in the background.
+    assert!(
+        requests.contains("<td class=\"num\">10.0 %</td>"),
+        "{requests}"
+    );
 }
 
 #[test]

@@ -136,15 +136,16 @@ fn table(page: &Page<'_>, test: &Test) -> Markup {
                     th rowspan="2" scope="col" { "Opcode" }
                     th.num rowspan="2" scope="col" { "Requests" }
                     th.num rowspan="2" scope="col" { "per operation" }
-                    th.group colspan="5" scope="colgroup" { "Queueing, \u{b5}s" }
+                    th.group colspan="6" scope="colgroup" { "Queueing, \u{b5}s" }
                     th.group colspan="5" scope="colgroup" { "Processing, \u{b5}s" }
                     th.group colspan="2" scope="colgroup" { "Whole request" }
                 }
                 tr {
-                    @for _ in 0..2 {
+                    @for queueing in [true, false] {
                         th.num scope="col" { "mean" }
                         @for q in PERCENTS { th.num scope="col" { "p" (q) } }
                         th.num scope="col" { "max" }
+                        @if queueing { th.num scope="col" { "held back" } }
                     }
                     th.num scope="col" { "mean, \u{b5}s" }
                     th.num scope="col" { "parts \u{2212} whole" }
@@ -152,8 +153,8 @@ fn table(page: &Page<'_>, test: &Test) -> Markup {
             }
             tbody { @for s in page.systems() {
                 @match page.cell(&test.id, &s.id).filter(|c| !c.requests.is_empty()) {
-                    Some(c) => { @for o in &c.requests { (line(page, &s.id, o)) } },
-                    None => (parts::row(page, &s.id, 15, Err(none(page, test, &s.id)))),
+                    Some(c) => { @for o in &c.requests { (line(page, &s.id, o, c)) } },
+                    None => (parts::row(page, &s.id, 16, Err(none(page, test, &s.id)))),
                 }
             } }
         }
@@ -162,7 +163,8 @@ fn table(page: &Page<'_>, test: &Test) -> Markup {
         (scrolling(&format!("{}, times of FUSE requests as a table", test.id), &table))
         p.job {
             "Parts \u{2212} whole: the means of queueing and processing together, less the mean of the whole request that is measured on its own, in "
-            "percent of it; set in bold above " (GAP_PERCENT) " %. Percentiles are lower bounds of log-linear buckets, at most 1/16 below the value."
+            "percent of it; set in bold above " (GAP_PERCENT) " %. Held back: the part of queueing before the input queue, where a request of the background "
+            "waits if as many as may be (max_background) are under way; a few percent are the way there. Percentiles are lower bounds of log-linear buckets, at most 1/16 below the value."
         }
     }
 }
@@ -175,14 +177,39 @@ fn none(page: &Page<'_>, test: &Test, system: &str) -> String {
     }
 }
 
-fn line(page: &Page<'_>, system: &str, o: &Opcode) -> Markup {
+/// Messages to which there is no reply: nothing of them is timed.
+const WITHOUT_REPLY: [&str; 3] = ["FORGET", "BATCH_FORGET", "INTERRUPT"];
+
+fn line(page: &Page<'_>, system: &str, o: &Opcode, cell: &Cell) -> Markup {
+    let head = html! {
+        th scope="row" { (system_name(page, system)) }
+        td { (o.opcode) }
+        td.num { (format::count(o.taken)) }
+        (parts::cell(o.crossings.per_op.as_ref()))
+    };
+    if WITHOUT_REPLY.contains(&o.opcode.as_str()) {
+        let nodes = cell.forgotten.total.as_ref();
+        let nodes = nodes.filter(|_| o.opcode != "INTERRUPT");
+        return html! {
+            tr {
+                (head)
+                td.none colspan="13" {
+                    "no reply, so no times"
+                    @if let Some(nodes) = nodes {
+                        "; FORGET and BATCH_FORGET together named " (format::count(nodes.median.round() as u64)) " nodes a repetition"
+                    }
+                }
+            }
+        };
+    }
     html! {
         tr {
-            th scope="row" { (system_name(page, system)) }
-            td { (o.opcode) }
-            td.num { (format::count(o.total.count())) }
-            (parts::cell(o.crossings.per_op.as_ref()))
+            (head)
             (times(&o.queueing))
+            @match o.held_percent() {
+                Some(held) => td.num { (format!("{held:.1} %")) },
+                None => td.none { "\u{2013}" },
+            }
             (times(&o.processing))
             @match o.total.mean_ns() {
                 Some(ns) => td.num { (format::number(us(ns))) },

@@ -104,13 +104,21 @@ pub fn probe(counters: &mut Counters, operations: u64, median_ns: f64) {
         Requests {
             opcode: opcode.into(),
             crossings: n,
+            // A tenth of queueing.
+            held_ns: queueing.sum_ns.unwrap() / 10,
             queueing,
-            held_ns: 0,
             processing,
             total,
         }
     };
+    let forget = Requests {
+        opcode: "FORGET".into(),
+        crossings: operations / 500,
+        ..Requests::default()
+    };
+    counters.forgotten = Some(operations / 500);
     counters.requests = vec![
+        forget,
         request("GETATTR", operations / 20, 0.3),
         request("READ", operations * 7 / 10, 1.0),
         request("STATFS", operations / 1000, 0.2),
