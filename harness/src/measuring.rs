@@ -9,6 +9,7 @@ use crate::cli::LimitOptions;
 use crate::estimate::Clock;
 use crate::execute::{self, Limits, RunError};
 use crate::interrupt::{exit_status, signal_name};
+use crate::places::GuestShape;
 use crate::progress;
 use crate::reporter;
 use crate::runs::Run;
@@ -48,7 +49,7 @@ pub fn finish(
         ..Limits::default()
     };
     let mut clock = Clock::new(&run.plan);
-    learn(context, &mut clock);
+    learn(context, &mut clock, &GuestShape::read(run.dir.path())?);
     let mut watch = progress::watch();
     let result = execute::execute(
         &run.dir,

@@ -102,7 +102,6 @@ impl Agent {
                     &FromAgent::Finished {
                         seq,
                         outcome: result.outcome,
-                        wall_ms: result.wall_ms,
                         command: result.command,
                         raw: result.raw,
                     },

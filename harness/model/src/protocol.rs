@@ -84,8 +84,6 @@ pub enum FromAgent {
         seq: u64,
         /// How.
         outcome: Outcome,
-        /// Wall time of the whole cell, milliseconds.
-        wall_ms: u64,
         /// The exact fio command line of the measured phase, empty if it never came
         /// to that.
         command: String,

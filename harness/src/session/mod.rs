@@ -33,7 +33,7 @@ pub enum SessionError {
 pub struct Measured {
     /// How it ended.
     pub outcome: Outcome,
-    /// Wall time of the whole cell, milliseconds.
+    /// Wall time of the whole cell outside, milliseconds.
     pub wall_ms: u64,
     /// The fio command line of the measured phase, empty if it never came to that.
     pub command: String,

@@ -338,17 +338,13 @@ impl Session for Vm {
                 FromAgent::Finished {
                     seq: s,
                     outcome,
-                    wall_ms,
                     command,
                     raw,
                 } if s == seq => {
                     return Ok(Measured {
                         outcome,
-                        // The guest's clock is not the wall's where it counts instructions.
-                        wall_ms: match self.patience {
-                            1 => wall_ms,
-                            _ => millis(started.elapsed()),
-                        },
+                        // The guest's clock may count instructions.
+                        wall_ms: millis(started.elapsed()),
                         command,
                         raw,
                     });

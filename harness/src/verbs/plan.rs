@@ -18,7 +18,7 @@ use crate::catalogue::{self, Catalogue};
 use crate::cli::{Precision, Selection};
 use crate::estimate::Clock;
 use crate::measuring::BASE;
-use crate::places;
+use crate::places::{self, GuestShape};
 use crate::planning::{self, Request};
 use crate::runs;
 use crate::table::Table;
@@ -56,7 +56,8 @@ pub fn run(context: &Context, verb: &Plan) -> Result<Status> {
         }
         let plan = planning::build(chosen.request("not-run", systems))?;
         let mut clock = Clock::new(&plan);
-        learn(context, &mut clock);
+        let shape = GuestShape::new(&verb.selection.place, &chosen.device)?;
+        learn(context, &mut clock, &shape);
         let estimate = clock.total(&plan.order);
         let shown = Shown {
             plan: &plan,
@@ -253,12 +254,16 @@ fn random_seed() -> Result<u64> {
 }
 
 /// Feeds the clock with what earlier runs took for the same cells.
-pub fn learn(context: &Context, clock: &mut Clock) {
+pub fn learn(context: &Context, clock: &mut Clock, shape: &GuestShape) {
     // An unreadable old run only makes the estimate a guess.
     let Ok((all, _)) = runs::all(&context.root) else {
         return;
     };
-    for run in all {
+    // A cell takes another time where the guest's clock counts instructions.
+    let alike = |run: &runs::Run| {
+        GuestShape::read(run.dir.path()).is_ok_and(|s| s.icount_shift == shape.icount_shift)
+    };
+    for run in all.iter().filter(|run| alike(run)) {
         for attempt in run.dir.attempts().unwrap_or_default().list {
             clock.learn(&attempt);
         }
