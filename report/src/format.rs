@@ -56,6 +56,12 @@ pub fn count(n: u64) -> String {
     thousands(n as f64)
 }
 
+/// `1 CPU`, `2 CPUs`.
+#[must_use]
+pub fn cpus(n: u32) -> String {
+    format!("{n} CPU{}", if n == 1 { "" } else { "s" })
+}
+
 /// Bytes in the largest binary unit that leaves at least 1.
 #[must_use]
 pub fn bytes(n: u64) -> String {

@@ -1,15 +1,13 @@
 //! Cumulative distributions: one curve per system over a logarithmic axis.
 
-use plotters::prelude::*;
+use plotters::element::PathElement;
+use plotters::style::ShapeStyle;
 use plotters::style::text_anchor::HPos;
 
-use super::theme::{Role, escape, themed};
-use super::{Drawn, LEFT, Painter, RIGHT, Scale, WIDTH};
+use super::painter::{self, Drawn, Painter, Shown};
+use super::theme::Role;
+use super::{AXIS, LEFT, PLOT, RIGHT, Scale, TOP, WIDTH};
 use crate::error::ReportError;
-
-const TOP: i32 = 16;
-const PLOT: i32 = 190;
-const AXIS: i32 = 36;
 
 /// The distribution of one system.
 #[derive(Clone, Debug)]
@@ -41,14 +39,10 @@ impl Curves {
     /// # Errors
     /// If plotters refuses to draw.
     pub fn svg(&self) -> Result<String, ReportError> {
-        self.draw().map_err(|problem| ReportError::Chart {
-            chart: self.label.clone(),
-            problem,
-        })
+        painter::svg(&self.label, TOP + PLOT + AXIS, |p| self.draw(p))
     }
 
-    fn draw(&self) -> Result<String, String> {
-        let height = TOP + PLOT + AXIS;
+    fn draw(&self, p: &mut Painter<'_>) -> Result<Shown, String> {
         // A logarithmic axis has no zero: values below one are drawn at one.
         let ends = self.curves.iter().flat_map(|c| {
             [c.bins.first(), c.bins.last()]
@@ -57,28 +51,14 @@ impl Curves {
                 .map(|(v, _)| (*v).max(1) as f64 / self.divisor)
         });
         let scale = Scale::decades(ends);
-        let mut raw = String::new();
-        let tips = {
-            let size = (WIDTH.unsigned_abs(), height.unsigned_abs());
-            let area = SVGBackend::with_string(&mut raw, size).into_drawing_area();
-            let mut painter = Painter {
-                area,
-                tips: Vec::new(),
-            };
-            grid(&painter, &scale, &self.axis)?;
-            for curve in &self.curves {
-                self.curve(&mut painter, &scale, curve)?;
-            }
-            painter.area.present().map_err(|e| e.to_string())?;
-            painter.tips
-        };
-        let open = format!(
-            "<svg class=\"chart\" role=\"img\" aria-label=\"{}\" viewBox=\"0 0 {WIDTH} {height}\" \
-             data-lines=\"{}\" data-points=\"0\">",
-            escape(&self.label),
-            self.curves.len(),
-        );
-        themed(&raw, &open, &tips)
+        grid(p, &scale, &self.axis)?;
+        for curve in &self.curves {
+            self.curve(p, &scale, curve)?;
+        }
+        Ok(Shown {
+            lines: self.curves.len(),
+            points: 0,
+        })
     }
 
     fn curve(&self, p: &mut Painter<'_>, scale: &Scale, curve: &Curve) -> Drawn {

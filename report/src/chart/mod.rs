@@ -9,15 +9,16 @@
 //! mark looks in the light theme, in the dark one and in print.
 
 mod curves;
+mod painter;
 mod scale;
 mod theme;
 mod timeline;
 
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::text_anchor::HPos;
 
+use self::painter::{Drawn, Painter, Shown};
 use self::scale::{bounds, tick_text};
-use self::theme::{Role, escape, themed};
+use self::theme::Role;
 use crate::error::ReportError;
 use crate::stats::Interval;
 
@@ -36,6 +37,9 @@ const BAR: i32 = 14;
 /// How far points lie above and below the middle of a row.
 const SPREAD: i32 = 6;
 const AXIS: i32 = 36;
+/// Of charts with a vertical axis: room above it, and its length.
+const TOP: i32 = 16;
+const PLOT: i32 = 190;
 /// Widths of a character in the widest of the fonts that the style sheet may end at
 /// (DejaVu Sans, 12 px): a bold name, and anything else. Tenths of a pixel.
 const BOLD_CHAR: i32 = 83;
@@ -143,83 +147,14 @@ pub struct Chart {
     pub lines: Vec<Line>,
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-type Drawn = Result<(), String>;
-
-/// Draws with colour codes and remembers the words for marks, in drawing order.
-struct Painter<'a> {
-    area: Area<'a>,
-    tips: Vec<String>,
-}
-
-impl Painter<'_> {
-    fn line(&self, role: Role, slot: u8, a: (i32, i32), b: (i32, i32), width: u32) -> Drawn {
-        let style = ShapeStyle::from(role.code(slot)).stroke_width(width);
-        self.area
-            .draw(&PathElement::new([a, b], style))
-            .map_err(|e| e.to_string())
-    }
-
-    fn text(&self, role: Role, slot: u8, at: (i32, i32), h: HPos, text: &str) -> Drawn {
-        let style = ("sans-serif", 12)
-            .into_font()
-            .color(&role.code(slot))
-            .pos(Pos::new(h, VPos::Top));
-        self.area
-            .draw_text(text, &style, at)
-            .map_err(|e| e.to_string())
-    }
-
-    fn rect(&self, role: Role, slot: u8, a: (i32, i32), b: (i32, i32)) -> Drawn {
-        let style = role.code(slot).filled();
-        self.area
-            .draw(&Rectangle::new([a, b], style))
-            .map_err(|e| e.to_string())
-    }
-
-    fn point(&mut self, slot: u8, at: (i32, i32), tip: &str) -> Drawn {
-        self.tips.push(tip.to_owned());
-        let style = Role::Point.code(slot).filled();
-        self.area
-            .draw(&Circle::new(at, 3, style))
-            .map_err(|e| e.to_string())
-    }
-
-    fn mark(&mut self, slot: u8, (x, y): (i32, i32), shape: Shape, tip: &str) -> Drawn {
-        self.tips.push(tip.to_owned());
-        let role = if shape == Shape::Hollow {
-            Role::Hollow
-        } else {
-            Role::Mark
-        };
-        let style = role.code(slot).filled();
-        let corners: &[(i32, i32)] = match shape {
-            Shape::Circle => {
-                let circle = Circle::new((x, y), 5, style);
-                return self.area.draw(&circle).map_err(|e| e.to_string());
-            }
-            Shape::Triangle => &[(0, -6), (6, 5), (-6, 5)],
-            Shape::Square => &[(-5, -5), (5, -5), (5, 5), (-5, 5)],
-            Shape::Hollow => &[(-5, -5), (5, -5), (5, 5), (-5, 5)],
-            Shape::Diamond => &[(0, -6), (6, 0), (0, 6), (-6, 0)],
-        };
-        let corners: Vec<_> = corners.iter().map(|(dx, dy)| (x + dx, y + dy)).collect();
-        self.area
-            .draw(&Polygon::new(corners, style))
-            .map_err(|e| e.to_string())
-    }
-}
-
 impl Chart {
     /// The chart as an `<svg>` element.
     ///
     /// # Errors
     /// If plotters refuses to draw.
     pub fn svg(&self) -> Result<String, ReportError> {
-        self.draw().map_err(|problem| ReportError::Chart {
-            chart: self.label.clone(),
-            problem,
-        })
+        let plot: i32 = self.lines.iter().map(Self::height_of).sum();
+        painter::svg(&self.label, plot + AXIS, |p| self.draw(p, plot))
     }
 
     fn height_of(line: &Line) -> i32 {
@@ -230,42 +165,26 @@ impl Chart {
         }
     }
 
-    fn draw(&self) -> Result<String, String> {
-        let plot: i32 = self.lines.iter().map(Self::height_of).sum();
-        let height = plot + AXIS;
-        let mut raw = String::new();
-        let tips = {
-            let size = (WIDTH.unsigned_abs(), height.unsigned_abs());
-            let area = SVGBackend::with_string(&mut raw, size).into_drawing_area();
-            let mut painter = Painter {
-                area,
-                tips: Vec::new(),
-            };
-            self.bands(&mut painter)?;
-            self.axis(&painter, plot)?;
-            let mut y = 0;
-            for line in &self.lines {
-                self.line(&mut painter, line, y)?;
-                y += Self::height_of(line);
-            }
-            painter.area.present().map_err(|e| e.to_string())?;
-            painter.tips
-        };
+    fn draw(&self, p: &mut Painter<'_>, plot: i32) -> Result<Shown, String> {
+        self.bands(p)?;
+        self.axis(p, plot)?;
+        let mut y = 0;
+        for line in &self.lines {
+            self.line(p, line, y)?;
+            y += Self::height_of(line);
+        }
         let points = self.lines.iter().map(|l| match &l.content {
             Content::Data { points, .. } => points.len(),
             _ => 0,
         });
-        let open = format!(
-            "<svg class=\"chart\" role=\"img\" aria-label=\"{}\" viewBox=\"0 0 {WIDTH} {height}\" \
-             data-lines=\"{}\" data-points=\"{}\">",
-            escape(&self.label),
-            self.lines
+        Ok(Shown {
+            lines: self
+                .lines
                 .iter()
                 .filter(|l| !matches!(l.content, Content::Heading))
                 .count(),
-            points.sum::<usize>(),
-        );
-        themed(&raw, &open, &tips)
+            points: points.sum(),
+        })
     }
 
     fn bands(&self, p: &mut Painter<'_>) -> Drawn {
@@ -296,7 +215,15 @@ impl Chart {
         }
         if let Some(v) = self.reference {
             let x = self.scale.x(v);
-            p.line(Role::Reference, 0, (x, 0), (x, bottom + 2), 1)?;
+            // Beside the marks, not through the words above them.
+            let mut y = 0;
+            for line in &self.lines {
+                let end = y + Self::height_of(line);
+                if matches!(line.content, Content::Data { .. } | Content::Stack { .. }) {
+                    p.line(Role::Reference, 0, (x, y + WORDS + 2), (x, end), 1)?;
+                }
+                y = end;
+            }
         }
         tick_labels(p, &self.scale, self.divisor, bottom)?;
         let axis = if self.scale.is_log() {

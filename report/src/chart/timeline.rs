@@ -1,17 +1,16 @@
 //! Figures over what was kept one after the other: one line per system, a column for each.
 
-use plotters::prelude::*;
+use plotters::element::PathElement;
+use plotters::style::ShapeStyle;
 use plotters::style::text_anchor::HPos;
 
+use super::painter::{self, Drawn, Painter, Shown};
 use super::scale::tick_text;
-use super::theme::{Role, escape, themed};
-use super::{Drawn, LEFT, Painter, RIGHT, Scale, Shape, WIDTH};
+use super::theme::Role;
+use super::{AXIS, LEFT, PLOT, RIGHT, Scale, Shape, TOP, WIDTH};
 use crate::error::ReportError;
 use crate::stats::Interval;
 
-const TOP: i32 = 16;
-const PLOT: i32 = 190;
-const AXIS: i32 = 36;
 /// Room for the values of the axis, left of the first column.
 const VALUES: i32 = 44;
 /// How far apart systems lie inside a column, so that their intervals can be told apart.
@@ -75,44 +74,24 @@ impl Timeline {
     /// # Errors
     /// If a figure has no column, or plotters refuses to draw.
     pub fn svg(&self) -> Result<String, ReportError> {
-        self.draw().map_err(|problem| ReportError::Chart {
-            chart: self.label.clone(),
-            problem,
-        })
+        painter::svg(&self.label, TOP + PLOT + AXIS, |p| self.draw(p))
     }
 
-    fn draw(&self) -> Result<String, String> {
+    fn draw(&self, p: &mut Painter<'_>) -> Result<Shown, String> {
         let columns = self.traces.iter().flat_map(|t| &t.dots).map(|d| d.column);
         let spans = self.spans.iter().map(|s| s.column);
         if let Some(column) = columns.chain(spans).find(|c| *c >= self.columns.len()) {
             return Err(format!("a figure in column {column}, which is not there"));
         }
-        let height = TOP + PLOT + AXIS;
-        let mut raw = String::new();
-        let mut drawn = 0;
-        let tips = {
-            let size = (WIDTH.unsigned_abs(), height.unsigned_abs());
-            let area = SVGBackend::with_string(&mut raw, size).into_drawing_area();
-            let mut painter = Painter {
-                area,
-                tips: Vec::new(),
-            };
-            for span in &self.spans {
-                self.span(&mut painter, span)?;
-            }
-            self.grid(&painter)?;
-            for (n, trace) in self.traces.iter().enumerate() {
-                drawn += self.trace(&mut painter, n, trace)?;
-            }
-            painter.area.present().map_err(|e| e.to_string())?;
-            painter.tips
-        };
-        let open = format!(
-            "<svg class=\"chart\" role=\"img\" aria-label=\"{}\" viewBox=\"0 0 {WIDTH} {height}\" \
-             data-lines=\"{drawn}\" data-points=\"0\">",
-            escape(&self.label),
-        );
-        themed(&raw, &open, &tips)
+        for span in &self.spans {
+            self.span(p, span)?;
+        }
+        self.grid(p)?;
+        let mut lines = 0;
+        for (n, trace) in self.traces.iter().enumerate() {
+            lines += self.trace(p, n, trace)?;
+        }
+        Ok(Shown { lines, points: 0 })
     }
 
     /// Pixels from one column to the next.

@@ -5,7 +5,7 @@ use efuse_model::test::Test;
 use maud::{Markup, PreEscaped, html};
 
 use super::sides::{self, direction, figure};
-use super::{Shell, scrolling, shell};
+use super::{Shell, appendix, scrolling, shell};
 use crate::chart::{Dot, Scale, Span, Timeline, Trace};
 use crate::error::ReportError;
 use crate::format;
@@ -17,14 +17,15 @@ use crate::stats::Interval;
 /// If a chart cannot be drawn.
 pub fn render(document: &History) -> Result<String, ReportError> {
     let mut sections = Vec::new();
+    let titles: Vec<Title> = titles(&document.environments);
     for (i, panel) in document.environments.iter().enumerate() {
-        sections.push(environment(document, i, panel)?);
+        sections.push(environment(document, i, panel, &titles[i])?);
     }
     sections.push(method(document));
     let contents = html! {
         nav aria-label="Contents" { ul {
-            @for (i, panel) in document.environments.iter().enumerate() {
-                li { a href=(format!("#environment-{i}")) { (title(panel)) } }
+            @for (i, title) in titles.iter().enumerate() {
+                li { a href=(format!("#environment-{i}")) { (title.text) } }
             }
             li { a href="#method" { "Method" } }
         } }
@@ -66,16 +67,58 @@ pub fn render(document: &History) -> Result<String, ReportError> {
     }))
 }
 
-fn title(panel: &Panel) -> String {
+/// The heading of an environment.
+struct Title {
+    text: String,
+    /// Where an earlier one would have the same: what differs.
+    differs: Vec<String>,
+}
+
+fn titles(panels: &[Panel]) -> Vec<Title> {
+    let plain: Vec<String> = panels.iter().map(plain).collect();
+    let of = |i: usize| {
+        let text = plain[i].clone();
+        let alike: Vec<usize> = (0..i).filter(|j| plain[*j] == text).collect();
+        let Some(first) = alike.first() else {
+            return Title {
+                text,
+                differs: vec![],
+            };
+        };
+        Title {
+            text: format!("{text} ({})", alike.len() + 1),
+            differs: differences(&panels[i], &panels[*first]),
+        }
+    };
+    (0..panels.len()).map(of).collect()
+}
+
+/// What makes the figures of two environments incomparable.
+fn differences(panel: &Panel, other: &Panel) -> Vec<String> {
+    let (Some(side), Some(other)) = (panel.points.first(), other.points.first()) else {
+        return vec![];
+    };
+    let environments = side.environment.as_ref().zip(other.environment.as_ref());
+    let mut out = environments.map_or_else(Vec::new, |(a, b)| a.differences(b));
+    // These are what a history is of.
+    out.retain(|line| !line.starts_with("revision: ") && !line.starts_with("artifact "));
+    if side.device != other.device {
+        let [ours, theirs] = [side, other].map(|s| appendix::device(&s.device));
+        out.push(format!("device: {ours}, was {theirs}"));
+    }
+    out
+}
+
+fn plain(panel: &Panel) -> String {
     let Some(first) = panel.points.first() else {
         return "no baseline".to_owned();
     };
     match &first.environment {
         Some(e) => format!(
-            "{}, {}, {} CPUs, kernel {}, {}",
+            "{}, {}, {}, kernel {}, {}",
             e.place,
             e.accelerator,
-            e.cpus,
+            format::cpus(e.cpus),
             e.kernel,
             first.device.name()
         ),
@@ -83,7 +126,12 @@ fn title(panel: &Panel) -> String {
     }
 }
 
-fn environment(document: &History, i: usize, panel: &Panel) -> Result<Markup, ReportError> {
+fn environment(
+    document: &History,
+    i: usize,
+    panel: &Panel,
+    title: &Title,
+) -> Result<Markup, ReportError> {
     let mut tests: Vec<&Test> = Vec::new();
     for series in &panel.series {
         if !tests.contains(&&series.test) {
@@ -102,7 +150,10 @@ fn environment(document: &History, i: usize, panel: &Panel) -> Result<Markup, Re
     let columns: Vec<(&str, &Side)> = columns.iter().map(|(n, s)| (n.as_str(), *s)).collect();
     Ok(html! {
         section id=(format!("environment-{i}")) aria-labelledby=(format!("h-environment-{i}")) {
-            h2 id=(format!("h-environment-{i}")) { (title(panel)) }
+            h2 id=(format!("h-environment-{i}")) { (title.text) }
+            @if !title.differs.is_empty() {
+                p.note { "Differs from the environment of that name above in " (title.differs.join("; ")) "." }
+            }
             @if figures.is_empty() {
                 p.note { "No baseline of this environment has a figure that can be related to " (document.base) "." }
             }
@@ -160,7 +211,7 @@ fn of_test(document: &History, panel: &Panel, test: &Test) -> Result<Markup, Rep
                 span { (sides::system_name(sides::slot(&points, system), system)) }
             } }
             div.panels { @for (metric, more, svg) in &panels {
-                div.panel { h4 { (figure(metric)) small { ", " (direction(*more)) } } (PreEscaped(svg)) }
+                div.panel { h4 { (figure(metric)) " " small { (direction(*more)) } } (PreEscaped(svg)) }
             } }
             figcaption {
                 "Multiple of " (document.base) " inside each run, over the baselines, the oldest at the left; below each its "

@@ -90,7 +90,7 @@ pub fn environment(side: &Side) -> String {
     let device = appendix::device(&side.device);
     match &side.environment {
         Some(e) => format!(
-            "{}, {}{}, {} CPUs, kernel {}, {device}, revision {}",
+            "{}, {}{}, {}, kernel {}, {device}, revision {}",
             e.place,
             e.accelerator,
             if e.clock.is_real() {
@@ -98,7 +98,7 @@ pub fn environment(side: &Side) -> String {
             } else {
                 format!(", time by executed instructions ({})", e.clock)
             },
-            e.cpus,
+            format::cpus(e.cpus),
             e.kernel,
             e.revision
         ),

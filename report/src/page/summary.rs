@@ -38,7 +38,7 @@ pub fn header(page: &Page<'_>) -> Markup {
                 div { dt { "Planned" } dd { (format::time(plan.created)) } }
                 div { dt { "Where" } dd {
                     (plan.place)
-                    @if let Some(e) = env { ", " (e.accelerator) ", " (e.cpus) " CPUs" }
+                    @if let Some(e) = env { ", " (e.accelerator) ", " (format::cpus(e.cpus)) }
                 } }
                 div { dt { "Kernel" } dd { (env.map_or("not recorded", |e| &e.kernel)) } }
                 div { dt { "Device" } dd {

@@ -39,7 +39,7 @@ fn environment(page: &Page<'_>) -> String {
     }
     match &page.run.environment {
         Some(e) => format!(
-            "{}, {}{}{}, {} CPUs, kernel {}, {device}, revision {}.",
+            "{}, {}{}{}, {}, kernel {}, {device}, revision {}.",
             e.place,
             e.accelerator,
             if e.accelerator.emulated() {
@@ -52,7 +52,7 @@ fn environment(page: &Page<'_>) -> String {
             } else {
                 format!(", time by executed instructions ({})", e.clock)
             },
-            e.cpus,
+            format::cpus(e.cpus),
             e.kernel,
             e.revision
         ),
