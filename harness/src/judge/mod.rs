@@ -16,8 +16,8 @@ pub mod between;
 pub mod render;
 pub mod within;
 
+use efuse_model::document::{Call, Judged};
 use efuse_stats::{Interval, Magnitude, cliffs_delta, holm, least_exchange_p, least_paired_p};
-use serde::Serialize;
 
 use crate::metric::Metric;
 
@@ -41,45 +41,6 @@ pub const METRICS: [&str; 11] = [
     "switches-per-op",
     "cpu-per-op",
 ];
-
-/// What a comparison says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Call {
-    /// Worse, beyond chance and by more than the limit.
-    Regression,
-    /// Better, likewise.
-    Improved,
-    /// Certainly within the limit.
-    Same,
-    /// Neither can be said.
-    Inconclusive,
-    /// Too few repetitions, or no figure.
-    Insufficient,
-}
-
-impl Call {
-    /// Every call, the worst first.
-    pub const ALL: [Self; 5] = [
-        Self::Regression,
-        Self::Insufficient,
-        Self::Inconclusive,
-        Self::Same,
-        Self::Improved,
-    ];
-
-    /// In a word.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Regression => "regression",
-            Self::Improved => "improved",
-            Self::Same => "same",
-            Self::Inconclusive => "inconclusive",
-            Self::Insufficient => "insufficient",
-        }
-    }
-}
 
 /// What is compared: one figure of one cell, new against old.
 #[derive(Clone, Debug)]
@@ -163,44 +124,6 @@ impl Data {
     }
 }
 
-/// A comparison with its call.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Judged {
-    /// The test.
-    pub test: String,
-    /// The system.
-    pub system: String,
-    /// The figure.
-    pub metric: &'static str,
-    /// Whether more of it is better.
-    pub more_is_better: bool,
-    /// What it says.
-    pub call: Call,
-    /// Median of the new and of the old side, of two runs: what the ratio is made of.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub medians: Option<(f64, f64)>,
-    /// New over old, median.
-    pub ratio: Option<f64>,
-    /// 95 % interval of it.
-    pub interval: Option<Interval>,
-    /// Repetitions, new and old; pairs twice.
-    pub n: (usize, usize),
-    /// Two-sided p-value.
-    pub p: Option<f64>,
-    /// The same after Holm's correction.
-    pub p_holm: Option<f64>,
-    /// Cliff's delta of new against old.
-    pub delta: Option<f64>,
-    /// What that is called.
-    pub magnitude: Option<Magnitude>,
-    /// A/A floor as a share, if there was a twin.
-    pub floor: Option<f64>,
-    /// The larger of threshold and floor.
-    pub limit: f64,
-    /// Why it could not be judged.
-    pub reason: Option<String>,
-}
-
 /// Judges all comparisons of a gate together.
 #[must_use]
 pub fn judge(questions: &[Question], threshold: f64, seed: u64) -> Vec<Judged> {
@@ -232,7 +155,7 @@ fn one(
     let mut judged = Judged {
         test: question.test.clone(),
         system: question.system.clone(),
-        metric: question.metric.name,
+        metric: question.metric.name.to_owned(),
         more_is_better: question.metric.more_is_better,
         call: Call::Insufficient,
         medians: None,
@@ -293,53 +216,6 @@ fn one(
         Call::Inconclusive
     };
     judged
-}
-
-/// How a gate ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// Everything was judged and nothing is a regression.
-    Pass,
-    /// Something is a regression.
-    Regression,
-    /// No regression was seen, and something could not be judged.
-    CouldNotJudge,
-}
-
-impl Outcome {
-    /// Of what was judged and what stood in the way.
-    #[must_use]
-    pub fn of(judged: &[Judged], problems: &[String]) -> Self {
-        let any = |call| judged.iter().any(|j| j.call == call);
-        if any(Call::Regression) {
-            Self::Regression
-        } else if judged.is_empty() || any(Call::Insufficient) || !problems.is_empty() {
-            Self::CouldNotJudge
-        } else {
-            Self::Pass
-        }
-    }
-
-    /// The exit status.
-    #[must_use]
-    pub const fn status(self) -> u8 {
-        match self {
-            Self::Pass => 0,
-            Self::Regression => 1,
-            Self::CouldNotJudge => 2,
-        }
-    }
-
-    /// In words.
-    #[must_use]
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::Pass => "no regression",
-            Self::Regression => "regression",
-            Self::CouldNotJudge => "could not judge",
-        }
-    }
 }
 
 /// Values as they can be compared: all of them finite and above 0.

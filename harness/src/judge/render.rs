@@ -2,30 +2,10 @@
 
 use std::fmt::Write as _;
 
+use efuse_model::document::{Judged, Verdict};
 use efuse_stats::Interval;
-use serde::Serialize;
 
-use super::{Call, Judged, Outcome};
 use crate::table::Table;
-
-/// Everything that `verdict.json` holds.
-#[derive(Clone, Debug, Serialize)]
-pub struct Verdict {
-    /// What was judged, as in `run a against baseline b`.
-    pub title: String,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// Probability of a false alarm accepted for all comparisons together.
-    pub alpha: f64,
-    /// Smallest change that matters, as a share.
-    pub threshold: f64,
-    /// The comparisons.
-    pub judged: Vec<Judged>,
-    /// What could not be judged at all, or stands in the way of a whole judgement.
-    pub problems: Vec<String>,
-    /// What a reader has to know.
-    pub notes: Vec<String>,
-}
 
 const HEAD: [&str; 9] = [
     "test",
@@ -44,7 +24,7 @@ fn cells(j: &Judged) -> [String; 9] {
     [
         j.test.clone(),
         j.system.clone(),
-        j.metric.to_owned(),
+        j.metric.clone(),
         j.call.word().to_owned(),
         j.ratio.map_or_else(dash, |r| format!("{r:.3}")),
         j.interval.map_or_else(dash, |Interval { low, high }| {
@@ -67,99 +47,80 @@ fn cells(j: &Judged) -> [String; 9] {
     ]
 }
 
-impl Verdict {
-    /// How many comparisons have each call, the worst first.
-    #[must_use]
-    pub fn counts(&self) -> String {
-        let count = |call| self.judged.iter().filter(|j| j.call == call).count();
-        let parts: Vec<_> = Call::ALL
-            .into_iter()
-            .map(|call| (call, count(call)))
-            .filter(|(_, n)| *n > 0)
-            .map(|(call, n)| format!("{n} {}", call.word()))
-            .collect();
-        if parts.is_empty() {
-            "nothing compared".to_owned()
-        } else {
-            parts.join(", ")
+/// For the terminal.
+#[must_use]
+pub fn text(verdict: &Verdict) -> String {
+    let mut out = format!("{}\n\n", verdict.title);
+    if !verdict.judged.is_empty() {
+        let mut table = Table::new(&HEAD);
+        for judged in &verdict.judged {
+            table.row(cells(judged));
         }
+        out.push_str(&table.render());
     }
-
-    /// For the terminal.
-    #[must_use]
-    pub fn text(&self) -> String {
-        let mut out = format!("{}\n\n", self.title);
-        if !self.judged.is_empty() {
-            let mut table = Table::new(&HEAD);
-            for judged in &self.judged {
-                table.row(cells(judged));
-            }
-            out.push_str(&table.render());
-        }
-        for line in self.insufficient() {
-            let _ = writeln!(out, "insufficient  {line}");
-        }
-        for problem in &self.problems {
-            let _ = writeln!(out, "problem  {problem}");
-        }
-        for note in &self.notes {
-            let _ = writeln!(out, "note  {note}");
-        }
-        let _ = writeln!(out, "\n{}: {}", self.outcome.words(), self.counts());
-        out
+    for line in insufficient(verdict) {
+        let _ = writeln!(out, "insufficient  {line}");
     }
-
-    /// Why comparisons are insufficient, one line each.
-    #[must_use]
-    pub fn insufficient(&self) -> Vec<String> {
-        self.judged
-            .iter()
-            .filter_map(|j| {
-                let reason = j.reason.as_ref()?;
-                Some(format!("{} {} {}: {reason}", j.test, j.system, j.metric))
-            })
-            .collect()
+    for problem in &verdict.problems {
+        let _ = writeln!(out, "problem  {problem}");
     }
+    for note in &verdict.notes {
+        let _ = writeln!(out, "note  {note}");
+    }
+    let _ = writeln!(out, "\n{}: {}", verdict.outcome.words(), verdict.counts());
+    out
+}
 
-    /// For a pull request or a job's summary.
-    #[must_use]
-    pub fn markdown(&self) -> String {
-        let mut out = format!(
-            "## {}\n\n**{}**: {}\n\n",
-            escape_markdown(&self.title),
-            self.outcome.words(),
-            self.counts()
-        );
-        if !self.judged.is_empty() {
-            let head = HEAD.map(|h| h.trim_start_matches('>'));
-            let _ = writeln!(
-                out,
-                "| {} |\n|{}",
-                head.join(" | "),
-                "---|".repeat(HEAD.len())
-            );
-            for judged in &self.judged {
-                let cells = cells(judged).map(|c| escape_markdown(&c));
-                let _ = writeln!(out, "| {} |", cells.join(" | "));
-            }
-            out.push('\n');
-        }
-        for line in self
-            .insufficient()
-            .iter()
-            .chain(&self.problems)
-            .chain(&self.notes)
-        {
-            let _ = writeln!(out, "- {}", escape_markdown(line));
-        }
+/// Why comparisons are insufficient, one line each.
+#[must_use]
+pub fn insufficient(verdict: &Verdict) -> Vec<String> {
+    verdict
+        .judged
+        .iter()
+        .filter_map(|j| {
+            let reason = j.reason.as_ref()?;
+            Some(format!("{} {} {}: {reason}", j.test, j.system, j.metric))
+        })
+        .collect()
+}
+
+/// For a pull request or a job's summary.
+#[must_use]
+pub fn markdown(verdict: &Verdict) -> String {
+    let mut out = format!(
+        "## {}\n\n**{}**: {}\n\n",
+        escape_markdown(&verdict.title),
+        verdict.outcome.words(),
+        verdict.counts()
+    );
+    if !verdict.judged.is_empty() {
+        let head = HEAD.map(|h| h.trim_start_matches('>'));
         let _ = writeln!(
             out,
-            "\nThreshold {:.1} %, false alarms of all comparisons together at most {:.0} %; the rules are in docs/method.md.",
-            self.threshold * 100.0,
-            self.alpha * 100.0
+            "| {} |\n|{}",
+            head.join(" | "),
+            "---|".repeat(HEAD.len())
         );
-        out
+        for judged in &verdict.judged {
+            let cells = cells(judged).map(|c| escape_markdown(&c));
+            let _ = writeln!(out, "| {} |", cells.join(" | "));
+        }
+        out.push('\n');
     }
+    for line in insufficient(verdict)
+        .iter()
+        .chain(&verdict.problems)
+        .chain(&verdict.notes)
+    {
+        let _ = writeln!(out, "- {}", escape_markdown(line));
+    }
+    let _ = writeln!(
+        out,
+        "\nThreshold {:.1} %, false alarms of all comparisons together at most {:.0} %; the rules are in docs/method.md.",
+        verdict.threshold * 100.0,
+        verdict.alpha * 100.0
+    );
+    out
 }
 
 fn escape_markdown(text: &str) -> String {
@@ -170,6 +131,8 @@ fn escape_markdown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use efuse_model::document::Outcome;
+
     use super::*;
 
     #[test]
@@ -183,7 +146,7 @@ mod tests {
             problems: vec!["<script>".into()],
             notes: vec![],
         };
-        assert!(verdict.markdown().contains("## run &lt;a> \\| b"));
-        assert!(verdict.text().contains("could not judge: nothing compared"));
+        assert!(markdown(&verdict).contains("## run &lt;a> \\| b"));
+        assert!(text(&verdict).contains("could not judge: nothing compared"));
     }
 }

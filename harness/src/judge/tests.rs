@@ -1,5 +1,7 @@
-use super::*;
+use efuse_model::document::Outcome;
 use proptest::prelude::*;
+
+use super::*;
 
 fn question(name: &str, ratios: &[f64], floor: Option<f64>) -> Question {
     Question {

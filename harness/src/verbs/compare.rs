@@ -4,14 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use efuse_model::document::{Sides, VERSION};
-use serde::Serialize;
+use efuse_model::document::{Comparison, Outcome, Sides, VERSION};
 
 use super::gate::{JudgeOptions, against, explain, refused};
 use super::{Context, Status};
-use crate::judge::Outcome;
 use crate::judge::between::{environment_differences, same};
-use crate::judge::render::Verdict;
+use crate::judge::render;
 use crate::reporter::{self, file_part, pages_folder};
 use crate::stored::{self, Stored};
 
@@ -34,16 +32,6 @@ pub struct Compare {
     /// Write no page.
     #[arg(long)]
     no_page: bool,
-}
-
-/// What `--json` prints and the page is drawn from.
-#[derive(Serialize)]
-struct Comparison<'a> {
-    version: u32,
-    #[serde(flatten)]
-    verdict: &'a Verdict,
-    /// What was compared, if both were found.
-    sides: Option<Sides>,
 }
 
 /// Compares.
@@ -69,7 +57,7 @@ pub fn run(context: &Context, verb: &Compare) -> Result<Status> {
     };
     let comparison = Comparison {
         version: VERSION,
-        verdict: &verdict,
+        verdict,
         sides,
     };
     // Of a run and itself there is nothing to show.
@@ -82,17 +70,17 @@ pub fn run(context: &Context, verb: &Compare) -> Result<Status> {
         _ => None,
     };
     context.print(&comparison, || {
-        let mut text = verdict.text();
+        let mut text = render::text(&comparison.verdict);
         if let Some(Ok(path)) = &page {
             text.push_str(&format!("page    {}\n", path.display()));
         }
         text
     })?;
-    explain(&verdict);
+    explain(&comparison.verdict);
     if let Some(Err(e)) = page {
         return Err(e).context("the comparison is above, but its page is missing");
     }
-    let status = match verdict.outcome {
+    let status = match comparison.verdict.outcome {
         Outcome::CouldNotJudge => Outcome::CouldNotJudge.status(),
         Outcome::Pass | Outcome::Regression => 0,
     };

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use efuse_model::document::{Outcome, Verdict};
 use efuse_model::environment::Clock;
 
 use super::{Context, Status};
 use crate::judge::between;
-use crate::judge::render::Verdict;
+use crate::judge::render;
 use crate::judge::within::{Within, default_systems};
-use crate::judge::{self, ALPHA, METRICS, Outcome, Question, THRESHOLD};
+use crate::judge::{self, ALPHA, METRICS, Question, THRESHOLD};
 use crate::measuring::BASE;
 use crate::metric::Metric;
 use crate::stored::{self, Stored};
@@ -126,7 +127,7 @@ pub fn run(context: &Context, verb: &Gate) -> Result<Status> {
 /// # Errors
 /// If standard output is closed.
 pub fn finish(context: &Context, verdict: &Verdict) -> Result<Status> {
-    context.print(verdict, || verdict.text())?;
+    context.print(verdict, || render::text(verdict))?;
     explain(verdict);
     Ok(verdict.outcome.status())
 }
@@ -136,7 +137,7 @@ pub fn explain(verdict: &Verdict) {
     for problem in &verdict.problems {
         eprintln!("eval: {}: {problem}", verdict.outcome.words());
     }
-    let insufficient = verdict.insufficient();
+    let insufficient = render::insufficient(verdict);
     if let (Outcome::CouldNotJudge, Some(first)) = (verdict.outcome, insufficient.first()) {
         eprintln!(
             "eval: could not judge {} of {} comparisons; the first: {first}",
@@ -285,7 +286,7 @@ pub fn write(folder: &Path, verdict: &Verdict) -> Result<()> {
             "verdict.json",
             serde_json::to_string_pretty(verdict)? + "\n",
         ),
-        ("verdict.md", verdict.markdown()),
+        ("verdict.md", render::markdown(verdict)),
     ] {
         let path = folder.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;

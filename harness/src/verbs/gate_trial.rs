@@ -5,12 +5,13 @@ use std::ops::Range;
 use anyhow::{Result, bail};
 use clap::Args;
 use efuse_model::cell::{SLOW, TWIN};
+use efuse_model::document::{Call, Judged, Outcome};
 use serde::Serialize;
 
 use super::{Context, Status};
 use crate::cli::{LimitOptions, PlaceOptions, Selection};
 use crate::judge::within::Within;
-use crate::judge::{self, ALPHA, Call, Judged, Outcome};
+use crate::judge::{self, ALPHA};
 use crate::metric::Metric;
 use crate::stored::{self, Stored};
 use crate::summary::Figures;
@@ -249,7 +250,7 @@ fn render(trial: &Trial, path: &std::path::Path) -> String {
                 (t.gate + 1).to_string(),
                 t.system.clone(),
                 t.outcome.words().to_owned(),
-                j.metric.to_owned(),
+                j.metric.clone(),
                 j.call.word().to_owned(),
                 j.ratio
                     .map_or_else(|| "-".to_owned(), |r| format!("{r:.4}")),

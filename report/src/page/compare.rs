@@ -1,19 +1,18 @@
 //! Two runs beside each other, judged by `eval`.
 
-use efuse_model::document::{Side, Sides};
+use efuse_model::document::{Call, Judged, Outcome, Side, Sides, Verdict};
 use maud::{Markup, PreEscaped, html};
 
 use super::sides::{self, direction, figure};
 use super::{Shell, scrolling, shell};
 use crate::chart::{Band, Chart, Content, Line, Scale};
-use crate::document::{Call, Comparison, Judged, Outcome};
 use crate::error::ReportError;
 use crate::format;
 use crate::stats::Interval;
 
 /// What every part of the page draws from.
 struct Page<'a> {
-    document: &'a Comparison,
+    document: &'a Verdict,
     sides: &'a Sides,
     emulated: Option<bool>,
 }
@@ -42,7 +41,7 @@ impl Page<'_> {
 ///
 /// # Errors
 /// If a chart cannot be drawn.
-pub fn render(document: &Comparison, sides: &Sides) -> Result<String, ReportError> {
+pub fn render(document: &Verdict, sides: &Sides) -> Result<String, ReportError> {
     let page = Page {
         document,
         sides,
@@ -122,12 +121,6 @@ fn header(page: &Page<'_>) -> Markup {
 
 fn verdict(page: &Page<'_>) -> Markup {
     let document = page.document;
-    let count = |call| document.judged.iter().filter(|j| j.call == call).count();
-    let counts: Vec<String> = Call::ALL
-        .into_iter()
-        .filter(|call| count(*call) > 0)
-        .map(|call| format!("{} {}", count(call), call.word()))
-        .collect();
     let words = match document.outcome {
         Outcome::Pass => "No regression",
         Outcome::Regression => "Regression",
@@ -138,8 +131,8 @@ fn verdict(page: &Page<'_>) -> Markup {
             h2 #h-verdict { "Verdict" }
             p.state {
                 strong { (words) } ": "
-                @if counts.is_empty() { "nothing could be compared." }
-                @else { (counts.join(", ")) " of " (document.judged.len()) " comparisons." }
+                @if document.judged.is_empty() { "nothing could be compared." }
+                @else { (document.counts()) " of " (document.judged.len()) " comparisons." }
             }
             @if !document.problems.is_empty() {
                 div.note {
@@ -183,7 +176,7 @@ fn section(page: &Page<'_>, i: usize, test: &str) -> Result<Markup, ReportError>
             } @else {
                 figure {
                     div.panels { @for (metric, more, svg) in &panels {
-                        div.panel { h3 { (figure(metric)) " " small { "(" (direction(*more)) ")" } } (PreEscaped(svg)) }
+                        div.panel { h3 { (figure(metric)) " " small { (direction(*more)) } } (PreEscaped(svg)) }
                     } }
                     (caption(page, test, &judged))
                 }
@@ -337,8 +330,8 @@ fn table(page: &Page<'_>, test: &str, judged: &[&Judged]) -> Markup {
                         td.num { (j.n.0) ", " (j.n.1) }
                         td.num { (j.p_holm.map_or_else(|| "-".to_owned(), |p| format!("{p:.3}"))) }
                         td.num {
-                            @match (j.delta, &j.magnitude) {
-                                (Some(delta), Some(word)) => { (format!("{delta:+.2}")) " " small { (word) } },
+                            @match (j.delta, j.magnitude) {
+                                (Some(delta), Some(size)) => { (format!("{delta:+.2}")) " " small { (size.word()) } },
                                 _ => { "-" },
                             }
                         }

@@ -5,7 +5,7 @@
 //! answer ordinal questions", Psychological Bulletin 114(3), 1993). It needs no
 //! distribution and no unit; 1 and -1 mean that the samples do not overlap at all.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// `P(a > b) - P(a < b)` over all pairs, -1 to 1; `None` of an empty sample.
 #[must_use]
@@ -23,7 +23,7 @@ pub fn cliffs_delta(a: &[f64], b: &[f64]) -> Option<f64> {
 }
 
 /// Words for a delta.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Magnitude {
     /// Below 0.147.
