@@ -1,48 +1,24 @@
 //! The program itself on stored runs and on bad input: output, messages, exit statuses.
 
-use std::collections::BTreeMap;
+mod common;
+
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
-use efuse_eval::planning::{self, Request};
-use efuse_model::attempt::{Attempt, Metrics, OpMetrics, Outcome, Phase, SCHEMA, Verified};
-use efuse_model::device::Device;
-use efuse_model::environment::Place;
-use efuse_model::plan::{Plan, PlannedSystem};
-use efuse_model::store::RunDir;
-use efuse_model::test::{FioJob, Job, Pattern, Test, Verify};
-
-struct Project {
-    dir: tempfile::TempDir,
-}
+use common::{Ended, Project, attempt, plan, system, test};
+use efuse_model::attempt::{OpMetrics, Outcome, Phase};
 
 impl Project {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("Cargo.toml"), "").unwrap();
-        fs::write(dir.path().join("Justfile"), "").unwrap();
-        Self { dir }
-    }
-
-    fn root(&self) -> &Path {
-        self.dir.path()
-    }
-
-    fn eval(&self, line: &str) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_eval"))
-            .args(line.split_whitespace())
-            .env("EFUSE_ROOT", self.root())
-            .env_remove("EFUSE_SYSTEMS")
-            .output()
-            .unwrap()
-    }
-
     /// `fuse` half as fast as `ext4` in T1, in repetition 1 a quarter; `gone` skipped;
     /// repetition 2 of `ext4` failed.
-    fn store(&self, name: &str) -> Plan {
-        let plan = plan(name);
-        let run = RunDir::create(&self.root().join("results/runs").join(name), &plan).unwrap();
+    fn store(&self, name: &str) {
+        let systems = vec![
+            system("ext4", None),
+            system("fuse", None),
+            system("gone", Some("no module")),
+        ];
+        let plan = plan(name, 3, systems, test("T1", 4096));
+        let run = self.create(&plan);
         for (system, repetition, outcome) in [
             ("fuse", 0, done(50.0)),
             ("ext4", 0, done(100.0)),
@@ -52,39 +28,16 @@ impl Project {
             ("ext4", 2, failed()),
         ] {
             let cell = plan.cells.iter().find(|c| c.system == system).unwrap();
-            let attempt = Attempt {
-                schema: SCHEMA,
-                cell: cell.key(),
-                system: system.to_owned(),
-                test: "T1".into(),
-                repetition,
-                probes: efuse_model::counters::Probes::Off,
-                attempt: 0,
-                started: jiff::Timestamp::UNIX_EPOCH,
-                wall_ms: 10,
-                session: "s".into(),
-                command: "fio".into(),
-                raw: None,
-                outcome,
-            };
-            run.append(&attempt).unwrap();
+            run.append(&attempt(cell, repetition, outcome)).unwrap();
         }
-        plan
     }
 }
 
 fn done(iops: f64) -> Outcome {
-    let op = OpMetrics {
+    common::done(OpMetrics {
         iops,
         ..OpMetrics::default()
-    };
-    Outcome::Done {
-        metrics: Box::new(Metrics {
-            read: Some(op),
-            ..Metrics::default()
-        }),
-        verified: Verified::default(),
-    }
+    })
 }
 
 fn failed() -> Outcome {
@@ -94,71 +47,16 @@ fn failed() -> Outcome {
     }
 }
 
-fn plan(name: &str) -> Plan {
-    let system = |id: &str, skipped: Option<&str>| PlannedSystem {
-        id: id.into(),
-        title: id.into(),
-        digest: "d".into(),
-        twin_of: None,
-        skipped: skipped.map(str::to_owned),
-    };
-    planning::build(Request {
-        run: name.into(),
-        workload: "w".into(),
-        command: "eval run w".into(),
-        seed: 1,
-        scale: 1.0,
-        repetitions: 3,
-        probed: 0,
-        adaptive: None,
-        place: Place::Vm,
-        device: Device::Brd {
-            size_bytes: 1 << 30,
-        },
-        systems: vec![
-            system("ext4", None),
-            system("fuse", None),
-            system("gone", Some("no module")),
-        ],
-        tests: vec![Test {
-            id: "T1".into(),
-            title: "reads".into(),
-            job: Job::Fio(FioJob {
-                engine: "libaio".into(),
-                pattern: Pattern::RandRead,
-                read_percent: 100,
-                block_bytes: 4096,
-                iodepth: 1,
-                jobs: 1,
-                direct: true,
-                files: 1,
-                file_bytes: 1 << 20,
-                io_bytes: None,
-                runtime_ms: Some(1000),
-                ramp_ms: 0,
-                options: BTreeMap::new(),
-            }),
-            verify: Verify {
-                read_bytes: 0,
-                write_bytes: 0,
-                compare: true,
-            },
-            published: None,
-        }],
-    })
-    .unwrap()
+fn code(ended: &Ended) -> i32 {
+    ended.0
 }
 
-fn out(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
+fn out(ended: &Ended) -> &str {
+    &ended.1
 }
 
-fn err(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-fn code(output: &Output) -> i32 {
-    output.status.code().unwrap()
+fn err(ended: &Ended) -> &str {
+    &ended.2
 }
 
 #[test]
@@ -172,7 +70,7 @@ fn a_ratio_is_one_line_and_one_document() {
         "fuse/ext4 T1 read-iops 0.375 [0.250, 0.500] n=2\n"
     );
     let output = project.eval("--json ratio fuse ext4 --test T1 --metric read-iops --run one");
-    let value: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+    let value: serde_json::Value = serde_json::from_str(out(&output)).unwrap();
     assert_eq!(value["ratio"]["n"], 2);
     assert_eq!(value["ratio"]["median"], 0.375);
     assert_eq!(value["run"], "one");
@@ -221,13 +119,14 @@ fn runs_are_listed_shown_and_removed() {
     assert!(out(&project.eval("list")).contains("no runs yet"));
     project.store("one");
     project.store("two");
-    let list: serde_json::Value = serde_json::from_str(&out(&project.eval("list --json"))).unwrap();
+    let list: serde_json::Value = serde_json::from_str(out(&project.eval("list --json"))).unwrap();
     assert_eq!(list[0]["name"], "one");
     assert_eq!(
         (&list[1]["done"], &list[1]["slots"]),
         (&5.into(), &6.into())
     );
-    let shown = out(&project.eval("show one"));
+    let shown = project.eval("show one");
+    let shown = out(&shown);
     for part in [
         "5/6 measured",
         "skipped  gone: no module",
@@ -290,11 +189,6 @@ fn bad_input_is_answered_in_one_message() {
         let output = project.eval(line);
         assert_eq!(code(&output), status, "{line}: {}", err(&output));
         assert!(err(&output).contains(part), "{line}: {}", err(&output));
-        assert!(
-            !err(&output).contains("panicked"),
-            "{line}: {}",
-            err(&output)
-        );
     }
 }
 
@@ -306,13 +200,13 @@ fn a_plan_is_shown_with_its_order() {
             "plan quick --systems ext4 --repetitions 2 --seed {seed} --order"
         ));
         assert_eq!(code(&output), 0, "{}", err(&output));
-        out(&output)
+        out(&output).to_owned()
     };
     let first = shown(7);
     assert!(first.contains("attempts, about"), "{first}");
     assert_eq!(first, shown(7), "the same seed gives the same plan");
     let json = project.eval("plan quick --systems ext4 --repetitions 2 --json");
-    let value: serde_json::Value = serde_json::from_str(&out(&json)).unwrap();
+    let value: serde_json::Value = serde_json::from_str(out(&json)).unwrap();
     let tests = value["plan"]["tests"].as_array().unwrap().len();
     assert_eq!(value["plan"]["order"].as_array().unwrap().len(), 2 * tests);
 }
@@ -320,12 +214,12 @@ fn a_plan_is_shown_with_its_order() {
 #[test]
 fn outside_the_project_the_way_back_is_said() {
     let elsewhere = tempfile::tempdir().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_eval"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_eval"));
+    command
         .arg("list")
         .current_dir(elsewhere.path())
-        .env_remove("EFUSE_ROOT")
-        .output()
-        .unwrap();
+        .env_remove("EFUSE_ROOT");
+    let output = common::ended(&mut command, "list");
     assert_eq!(code(&output), 1);
     assert!(err(&output).contains("EFUSE_ROOT"), "{}", err(&output));
 }

@@ -1,24 +1,16 @@
 //! `gate`, `compare` and `baseline` on stored runs and on bad input: messages, exit
 //! statuses, files. The figures are made up here, to be judged and not to be believed.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
 
-use efuse_eval::planning::{self, Request};
-use efuse_model::attempt::{Attempt, Latency, Metrics, OpMetrics, Outcome, SCHEMA, Verified};
-use efuse_model::counters::Probes;
-use efuse_model::device::Device;
+use common::{Project, plan, system, test};
+use efuse_model::attempt::{Latency, OpMetrics, Outcome};
 use efuse_model::environment::{Accelerator, Clock, Environment, Place};
-use efuse_model::plan::PlannedSystem;
-use efuse_model::store::RunDir;
-use efuse_model::test::{FioJob, Job, Pattern, Test, Verify};
-
-struct Project {
-    dir: tempfile::TempDir,
-}
 
 /// A run to be stored: each system's speed, with a wobble of half a percent.
 struct Made<'a> {
@@ -44,31 +36,6 @@ impl Default for Made<'_> {
 }
 
 impl Project {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("Cargo.toml"), "").unwrap();
-        fs::write(dir.path().join("Justfile"), "").unwrap();
-        Self { dir }
-    }
-
-    fn run_folder(&self, name: &str) -> PathBuf {
-        self.dir.path().join("results/runs").join(name)
-    }
-
-    /// Runs a command line; status, standard output, standard error.
-    fn eval(&self, line: &str) -> (i32, String, String) {
-        let output: Output = Command::new(env!("CARGO_BIN_EXE_eval"))
-            .args(line.split_whitespace())
-            .env("EFUSE_ROOT", self.dir.path())
-            .env_remove("EFUSE_SYSTEMS")
-            .output()
-            .unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let err = text(output.stderr);
-        assert!(!err.contains("panicked"), "{line}: {err}");
-        (output.status.code().unwrap(), text(output.stdout), err)
-    }
-
     fn fails(&self, line: &str, status: i32, part: &str) {
         let (code, out, err) = self.eval(line);
         assert_eq!(code, status, "{line}: {out}{err}");
@@ -76,52 +43,18 @@ impl Project {
     }
 
     fn store(&self, made: &Made<'_>) {
-        let system = |id: &str| PlannedSystem {
-            id: id.into(),
-            title: id.into(),
-            digest: "d".into(),
-            twin_of: id.strip_suffix("@twin").map(str::to_owned),
-            skipped: None,
-        };
-        let plan = planning::build(Request {
-            run: made.name.into(),
-            workload: "w".into(),
-            command: "eval run w".into(),
-            seed: 1,
-            scale: 1.0,
-            repetitions: made.repetitions,
-            probed: 0,
-            adaptive: None,
-            place: Place::Vm,
-            device: Device::Brd {
-                size_bytes: 1 << 30,
-            },
-            systems: made.speeds.iter().map(|(id, _)| system(id)).collect(),
-            tests: vec![test(made.test, made.block_bytes)],
-        })
-        .unwrap();
-        let run = RunDir::create(&self.run_folder(made.name), &plan).unwrap();
+        let systems = made.speeds.iter().map(|(id, _)| system(id, None)).collect();
+        let test = test(made.test, made.block_bytes);
+        let plan = plan(made.name, made.repetitions, systems, test);
+        let run = self.create(&plan);
         run.set_environment(&environment(made.kernel)).unwrap();
         for (n, slot) in plan.order.iter().enumerate() {
             let cell = plan.cell(&slot.cell).unwrap();
             let speed = made.speeds.iter().find(|(id, _)| *id == cell.system);
             let wobble = 1.0 + (n % 5) as f64 / 1000.0;
-            run.append(&Attempt {
-                schema: SCHEMA,
-                cell: cell.key(),
-                system: cell.system.clone(),
-                test: cell.test.id.clone(),
-                repetition: slot.repetition,
-                probes: Probes::Off,
-                attempt: 0,
-                started: jiff::Timestamp::UNIX_EPOCH,
-                wall_ms: 10,
-                session: "s".into(),
-                command: "fio".into(),
-                raw: None,
-                outcome: done(speed.unwrap().1 * wobble),
-            })
-            .unwrap();
+            let outcome = done(speed.unwrap().1 * wobble);
+            run.append(&common::attempt(cell, slot.repetition, outcome))
+                .unwrap();
         }
     }
 
@@ -139,7 +72,7 @@ impl Project {
 }
 
 fn done(iops: f64) -> Outcome {
-    let read = OpMetrics {
+    common::done(OpMetrics {
         iops,
         ios: 1000,
         clat: Latency {
@@ -148,42 +81,7 @@ fn done(iops: f64) -> Outcome {
             ..Latency::default()
         },
         ..OpMetrics::default()
-    };
-    Outcome::Done {
-        metrics: Box::new(Metrics {
-            read: Some(read),
-            ..Metrics::default()
-        }),
-        verified: Verified::default(),
-    }
-}
-
-fn test(id: &str, block_bytes: u64) -> Test {
-    Test {
-        id: id.into(),
-        title: "reads".into(),
-        job: Job::Fio(FioJob {
-            engine: "libaio".into(),
-            pattern: Pattern::RandRead,
-            read_percent: 100,
-            block_bytes,
-            iodepth: 1,
-            jobs: 1,
-            direct: true,
-            files: 1,
-            file_bytes: 1 << 20,
-            io_bytes: None,
-            runtime_ms: Some(1000),
-            ramp_ms: 0,
-            options: BTreeMap::new(),
-        }),
-        verify: Verify {
-            read_bytes: 0,
-            write_bytes: 0,
-            compare: true,
-        },
-        published: None,
-    }
+    })
 }
 
 fn environment(kernel: &str) -> Environment {
@@ -221,7 +119,7 @@ fn a_slower_run_is_a_regression_and_an_equal_one_passes() {
     let (code, out, err) = project.eval("baseline save first old");
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("run old"), "{out}");
-    let folder = project.dir.path().join("results/baselines/first");
+    let folder = project.root().join("results/baselines/first");
     assert!(folder.join("environment.json").is_file());
     assert!(!folder.join("raw").exists());
     let (_, list, _) = project.eval("baseline list");
@@ -254,7 +152,7 @@ fn a_slower_run_is_a_regression_and_an_equal_one_passes() {
         );
     }
     // By revision, and a page.
-    let page = project.dir.path().join("compare.html");
+    let page = project.root().join("compare.html");
     let line = format!("compare abcdef1 worse --html {}", page.display());
     let (code, out, err) = project.eval("compare abcdef1 worse --no-page");
     assert_eq!(code, 0, "{out}{err}");
@@ -338,7 +236,7 @@ fn a_history_never_mixes_environments_or_jobs() {
         .collect();
     assert_eq!(lines, [vec![(0, 3.0), (1, 4.0)], vec![(2, 3.0)]]);
     // The page, if it can be drawn here, from what `eval` itself hands over.
-    let page = project.dir.path().join("history.html");
+    let page = project.root().join("history.html");
     if report_is_built() {
         let (code, out, err) = project.eval(&format!("history --html {}", page.display()));
         assert_eq!(code, 0, "{out}{err}");
@@ -462,6 +360,19 @@ fn what_cannot_be_judged_is_said_and_exits_with_2() {
     );
     let (_, out, _) = project.eval("gate once --baseline first");
     assert!(out.contains("insufficient"), "{out}");
+    project.fails("gate once", 2, "one repetition says nothing about chance");
+    // A baseline that was cut off.
+    assert_eq!(project.eval("baseline save cut old").0, 0);
+    let plan = project.root().join("results/baselines/cut/plan.json");
+    let text = fs::read_to_string(&plan).unwrap();
+    fs::write(&plan, &text[..text.len() / 2]).unwrap();
+    project.fails("gate workload --baseline cut", 2, "plan.json: EOF");
+    let (code, out, err) = project.eval("history --no-page");
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        out.contains("note") && out.contains("cut/plan.json"),
+        "{out}"
+    );
 }
 
 #[test]
