@@ -12,10 +12,12 @@ const EXAMPLES: &str = "examples";
 const CLANG: &str = "clang-16";
 /// Folder and name of each source.
 const POLICIES: &[(&str, &str)] = &[
+    (FOLDER, "cache"),
     (FOLDER, "extfuse"),
     (FOLDER, "hostile"),
     (FOLDER, "metadata"),
     (FOLDER, "passthrough"),
+    (FOLDER, "prelim"),
     (EXAMPLES, "hide"),
 ];
 

@@ -248,6 +248,9 @@ static int efuse_ops_init_member(const struct btf_type *t,
 			return -EINVAL;
 		to->flags = from->flags;
 		return 1;
+	case offsetof(struct efuse_ops, cache_bytes):
+		to->cache_bytes = from->cache_bytes;
+		return 1;
 	case offsetof(struct efuse_ops, name):
 		if (strnlen(from->name, sizeof(from->name)) ==
 		    sizeof(from->name))
@@ -324,6 +327,11 @@ static int efuse_ops_reg(void *kdata, struct bpf_link *link)
 		err = -EBUSY;
 		goto out;
 	}
+	err = efuse_cache_set_budget(&ec->cache, ops->cache_bytes);
+	if (err) {
+		fuse_conn_put(fc);
+		goto out;
+	}
 	attachment->ops = ops;
 	attachment->fc = fc;
 	list_add(&attachment->entry, &efuse_attachments);
@@ -352,6 +360,7 @@ static struct efuse_attachment *efuse_find_attachment(const void *ops)
 static void efuse_ops_unreg(void *kdata, struct bpf_link *link)
 {
 	struct efuse_attachment *attachment;
+	struct efuse_ops *ops;
 
 	mutex_lock(&efuse_attach_lock);
 	attachment = efuse_find_attachment(kdata);
@@ -363,6 +372,15 @@ static void efuse_ops_unreg(void *kdata, struct bpf_link *link)
 	if (attachment) {
 		/* Programs that still run need the connection, not the set */
 		synchronize_rcu();
+		mutex_lock(&efuse_attach_lock);
+		/* Others may be attached by now, and begin with an empty one */
+		efuse_cache_set_budget(&attachment->fc->efuse->cache, 0);
+		ops = rcu_dereference_protected(attachment->fc->efuse->ops,
+						true);
+		if (ops)
+			efuse_cache_set_budget(&attachment->fc->efuse->cache,
+					       ops->cache_bytes);
+		mutex_unlock(&efuse_attach_lock);
 		fuse_conn_put(attachment->fc);
 		kfree(attachment);
 	}
@@ -381,6 +399,12 @@ static int efuse_ops_update(void *kdata, void *old_kdata, struct bpf_link *link)
 	mutex_lock(&efuse_attach_lock);
 	attachment = efuse_find_attachment(old);
 	if (attachment) {
+		err = efuse_cache_set_budget(&attachment->fc->efuse->cache,
+					     ops->cache_bytes);
+	}
+	if (err) {
+		/* What was there stays */
+	} else if (attachment) {
 		attachment->ops = ops;
 		rcu_assign_pointer(attachment->fc->efuse->ops, ops);
 	} else {

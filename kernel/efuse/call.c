@@ -175,6 +175,7 @@ bool __efuse_before(struct efuse_conn *ec, struct fuse_mount *fm,
 		return false;
 	args->efuse.asked = true;
 	efuse_change_begin(ec, args);
+	efuse_request_begin(fm, args);
 
 	rcu_read_lock();
 	ops = rcu_dereference(ec->ops);
@@ -198,6 +199,7 @@ out:
 
 	args->efuse.inode = call.inode;
 	efuse_change_end(ec, args, 0);
+	efuse_request_end(fm, args, 0);
 	*ret = call.error;
 	if (!call.error && args->out_argvar) {
 		args->out_args[args->out_numargs - 1].size = call.size;
@@ -206,10 +208,13 @@ out:
 	return true;
 }
 
-void __efuse_before_background(struct efuse_conn *ec, struct fuse_args *args)
+void __efuse_before_background(struct efuse_conn *ec, struct fuse_mount *fm,
+			       struct fuse_args *args)
 {
-	if (rcu_access_pointer(ec->ops))
+	if (rcu_access_pointer(ec->ops)) {
 		efuse_change_begin(ec, args);
+		efuse_request_begin(fm, args);
+	}
 }
 
 /* The node that a reply brought, 0 if it is none that brings one. */
@@ -235,11 +240,13 @@ void __efuse_after(struct efuse_conn *ec, struct fuse_mount *fm,
 	const struct efuse_ops *ops;
 	efuse_program_t program;
 	struct efuse_call call;
-	u64 seq;
+	u64 child, seq;
 
 	if (!args->efuse.seq && !rcu_access_pointer(ec->ops))
 		return;
-	seq = efuse_change_end(ec, args, ret < 0 ? 0 : efuse_reply_node(args));
+	child = ret < 0 ? 0 : efuse_reply_node(args);
+	seq = efuse_change_end(ec, args, child);
+	efuse_request_end(fm, args, child);
 	/* Nobody knows whether an interrupted change took place, and where */
 	if (ret == -EINTR && seq != args->efuse.seq)
 		__efuse_all_changed(ec);
@@ -285,7 +292,7 @@ static int efuse_inode_is(struct inode *inode, void *nodeid)
 }
 
 /* The inode of a node, if it is in memory and good. Under rcu_read_lock(). */
-static struct inode *efuse_find_inode(struct fuse_mount *fm, u64 nodeid)
+struct inode *efuse_find_inode(struct fuse_mount *fm, u64 nodeid)
 {
 	struct inode *inode;
 

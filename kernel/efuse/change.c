@@ -54,6 +54,7 @@ struct efuse_conn *efuse_conn_alloc(void)
 		efuse_conn_destroy(ec);
 		return NULL;
 	}
+	efuse_cache_init(&ec->cache);
 	get_random_bytes(&ec->name_key, sizeof(ec->name_key));
 	atomic64_set(&ec->clock, (s64)((u64)atomic64_inc_return(&efuse_epoch) <<
 				       EFUSE_EPOCH_SHIFT));

@@ -9,6 +9,13 @@
  * any mix of paths is coherent. The daemon's path past the page cache is mainline's
  * for direct I/O. Without a program for data such files behave as in mainline.
  *
+ * A file without one that the daemon opened for direct I/O (FOPEN_DIRECT_IO) can be
+ * read from the cache as well, as long as none of its pages are in the page cache.
+ *
+ * Whatever changes data is announced to the cache before and after it: writes to
+ * backing files here, requests in efuse_request_begin() and _end(), and what only
+ * the daemon or mainline's code knows of by efuse_data_changed().
+ *
  * This does what mainline's backing_file_read_iter() and _write_iter() do, but for
  * - no question for privileges to clear: a file with suid or sgid is written by
  *   the daemon, and capabilities are cleared by the file system below;
@@ -42,13 +49,16 @@ struct efuse_aio {
 	u64 began;
 	long res;
 	bool write;
+	/* A write's: what it changes, and if not NULL where it is written from */
+	struct efuse_write change;
+	struct efuse_bounce *bounce;
 	/* Who submitted and who completes */
 	refcount_t ref;
 	struct work_struct work;
 };
 
 static struct kmem_cache *efuse_aio_cache;
-static struct workqueue_struct *efuse_data_wq;
+struct workqueue_struct *efuse_data_wq;
 
 static struct efuse_conn *efuse_file_conn(const struct file *file)
 {
@@ -91,7 +101,7 @@ static void efuse_io_fill(struct efuse_io *io, const struct kiocb *iocb,
 /* What the program chooses, negative if there is none. */
 static int efuse_choose(struct efuse_conn *ec, struct efuse_io *io,
 			const struct kiocb *iocb, const struct iov_iter *iter,
-			bool write)
+			bool write, bool backed)
 {
 	int (*program)(struct efuse_io *io);
 	const struct efuse_ops *ops;
@@ -101,7 +111,7 @@ static int efuse_choose(struct efuse_conn *ec, struct efuse_io *io,
 	ops = rcu_dereference(ec->ops);
 	program = ops ? (write ? ops->write : ops->read) : NULL;
 	if (program) {
-		efuse_io_fill(io, iocb, iter, true);
+		efuse_io_fill(io, iocb, iter, backed);
 		choice = program(io);
 		if ((choice & EFUSE_IO_PATH) >= EFUSE_IO_PATHS)
 			choice = EFUSE_IO_DAEMON;
@@ -111,13 +121,15 @@ static int efuse_choose(struct efuse_conn *ec, struct efuse_io *io,
 }
 
 /* A request that took a path of ours has ended. */
-static void efuse_io_end(struct efuse_conn *ec, struct efuse_io *io, bool write,
-			 u32 path, ssize_t res, u64 began)
+void efuse_io_end(struct efuse_conn *ec, struct efuse_io *io, bool write,
+		  u32 path, ssize_t res, u64 began)
 {
 	int (*program)(struct efuse_io *io);
 	const struct efuse_ops *ops;
 
 	efuse_count(ec, write, path, res);
+	if (io->reason)
+		this_cpu_inc(ec->io_stats->reasons[write][io->reason]);
 	if (!began)
 		return;
 	io->path = path;
@@ -129,6 +141,22 @@ static void efuse_io_end(struct efuse_conn *ec, struct efuse_io *io, bool write,
 	if (program)
 		program(io);
 	rcu_read_unlock();
+}
+
+/* A write to the backing file has ended; @pos is behind what it wrote. */
+static void efuse_write_done(struct file *file, struct efuse_write *change,
+			     struct efuse_bounce *bounce, loff_t pos,
+			     ssize_t res)
+{
+	struct inode *inode = file_inode(file);
+	struct efuse_icache *ic = efuse_icache(inode);
+	bool whole = bounce && res == (ssize_t)bounce->n << PAGE_SHIFT;
+
+	fuse_write_update_attr(inode, pos, res);
+	if (ic)
+		efuse_write_end(ic, change, whole ? bounce->blocks : NULL);
+	if (bounce)
+		efuse_bounce_free(bounce);
 }
 
 static void efuse_aio_put(struct efuse_aio *aio)
@@ -145,7 +173,8 @@ static void efuse_aio_end(struct efuse_aio *aio, long res)
 
 	orig->ki_pos = aio->iocb.ki_pos;
 	if (aio->write)
-		fuse_write_update_attr(file_inode(file), orig->ki_pos, res);
+		efuse_write_done(file, &aio->change, aio->bounce, orig->ki_pos,
+				 res);
 	efuse_io_end(efuse_file_conn(file), &aio->io, aio->write,
 		     EFUSE_IO_BACKING, res, aio->began);
 	efuse_aio_put(aio);
@@ -190,7 +219,9 @@ static void efuse_aio_write_done(struct kiocb *iocb, long res)
  * that the backing file, until the last of submission and completion.
  */
 static ssize_t efuse_backing_io(struct kiocb *iocb, struct iov_iter *iter,
-				struct efuse_io *io, bool write, u64 began)
+				struct efuse_io *io, bool write, u64 began,
+				struct efuse_write *change,
+				struct efuse_bounce *bounce)
 {
 	struct file *file = iocb->ki_filp;
 	struct fuse_file *ff = file->private_data;
@@ -200,30 +231,29 @@ static ssize_t efuse_backing_io(struct kiocb *iocb, struct iov_iter *iter,
 	struct kiocb kio;
 	ssize_t ret;
 
-	if (iocb->ki_flags & IOCB_DIRECT &&
-	    !(backing->f_mode & FMODE_CAN_ODIRECT))
-		return -EINVAL;
-
 	if (is_sync_kiocb(iocb)) {
 		kiocb_clone(&kio, iocb, backing);
 		old = override_creds(ff->cred);
 		ret = write ? vfs_iocb_iter_write(backing, &kio, iter) :
 			      vfs_iocb_iter_read(backing, &kio, iter);
 		revert_creds(old);
+		if (write)
+			efuse_write_done(file, change, bounce, kio.ki_pos, ret);
 		if (ret < 0)
 			return ret;
 		iocb->ki_pos = kio.ki_pos;
-		if (write)
-			fuse_write_update_attr(file_inode(file), kio.ki_pos,
-					       ret);
 		efuse_io_end(efuse_file_conn(file), io, write,
 			     EFUSE_IO_BACKING, ret, began);
 		return ret;
 	}
 
 	aio = kmem_cache_alloc(efuse_aio_cache, GFP_KERNEL);
-	if (!aio)
+	if (!aio) {
+		if (write)
+			efuse_write_done(file, change, bounce, iocb->ki_pos,
+					 -ENOMEM);
 		return -ENOMEM;
+	}
 	kiocb_clone(&aio->iocb, iocb, backing);
 	/* The caller completes its own request, not one below */
 	aio->iocb.ki_flags &= ~IOCB_DIO_CALLER_COMP;
@@ -231,6 +261,11 @@ static ssize_t efuse_backing_io(struct kiocb *iocb, struct iov_iter *iter,
 					efuse_aio_read_done;
 	aio->orig = iocb;
 	aio->write = write;
+	if (write) {
+		aio->change = *change;
+		aio->bounce = bounce;
+	}
+	aio->io.reason = io->reason;
 	aio->began = began;
 	if (began)
 		aio->io = *io;
@@ -239,10 +274,14 @@ static ssize_t efuse_backing_io(struct kiocb *iocb, struct iov_iter *iter,
 	ret = write ? vfs_iocb_iter_write(backing, &aio->iocb, iter) :
 		      vfs_iocb_iter_read(backing, &aio->iocb, iter);
 	revert_creds(old);
-	if (ret >= 0)
+	if (ret >= 0) {
 		efuse_aio_end(aio, ret);
-	else if (ret != -EIOCBQUEUED)
+	} else if (ret != -EIOCBQUEUED) {
+		if (write)
+			efuse_write_done(file, &aio->change, bounce,
+					 iocb->ki_pos, ret);
 		efuse_aio_put(aio);
+	}
 	efuse_aio_put(aio);
 	return ret;
 }
@@ -294,8 +333,21 @@ bool __efuse_has_data(struct efuse_conn *ec)
 	return has;
 }
 
-/* A file without a backing file; programs that want one get it counted. */
-static int efuse_no_backing(struct efuse_conn *ec, bool write)
+/*
+ * Whether a file without a backing file can be read from the cache: opened for
+ * direct I/O, and with none of its data in the page cache or on the way from there.
+ */
+static bool efuse_cached_file(struct efuse_conn *ec, struct fuse_file *ff,
+			      struct inode *inode)
+{
+	return READ_ONCE(ec->cache.budget) && !fuse_file_passthrough(ff) &&
+	       (ff->open_flags & FOPEN_DIRECT_IO) &&
+	       !inode->i_mapping->nrpages &&
+	       RB_EMPTY_ROOT(&get_fuse_inode(inode)->writepages);
+}
+
+/* A file of neither kind; programs that would choose get it counted. */
+static int efuse_no_choice(struct efuse_conn *ec, bool write)
 {
 	const struct efuse_ops *ops;
 
@@ -307,31 +359,86 @@ static int efuse_no_backing(struct efuse_conn *ec, bool write)
 	return EFUSE_AS_USUAL;
 }
 
+/* Reads from the cache, and into it what is not there. Whether it is done. */
+static bool efuse_read_cached(struct efuse_conn *ec, struct kiocb *iocb,
+			      struct iov_iter *to, struct efuse_io *io,
+			      bool backed, u64 began, ssize_t *ret)
+{
+	struct inode *inode = file_inode(iocb->ki_filp);
+	struct efuse_icache *ic;
+
+	io->reason = EFUSE_IO_UNFIT;
+	/* What direct I/O would refuse below stays refused */
+	if ((iocb->ki_flags & IOCB_DIRECT) &&
+	    ((iocb->ki_pos | iov_iter_count(to)) & (SECTOR_SIZE - 1)))
+		return false;
+	if (!READ_ONCE(ec->cache.budget))
+		return false;
+	ic = efuse_icache_make(&ec->cache, inode);
+	if (!ic)
+		return false;
+	*ret = efuse_cache_read(&ec->cache, ic, iocb->ki_pos, to);
+	if (*ret >= 0 || *ret == -EFAULT) {
+		io->reason = EFUSE_IO_AS_CHOSEN;
+		if (*ret > 0)
+			iocb->ki_pos += *ret;
+		efuse_io_end(ec, io, false, EFUSE_IO_CACHE, *ret, began);
+		return true;
+	}
+	if (!efuse_fill_read(ec, ic, iocb, to, io, began, backed, ret))
+		return false;
+	io->reason = EFUSE_IO_MISS;
+	return true;
+}
+
 int __efuse_read_iter(struct efuse_conn *ec, struct kiocb *iocb,
 		      struct iov_iter *to, ssize_t *ret)
 {
 	struct file *file = iocb->ki_filp;
+	struct fuse_file *ff = file->private_data;
 	size_t count = iov_iter_count(to);
+	struct file *backing;
 	struct efuse_io io;
 	u64 began = 0;
+	bool backed;
 	int choice;
+	u32 path;
 
 	if (!rcu_access_pointer(ec->ops))
 		return EFUSE_AS_USUAL;
-	if (!efuse_data_file(file->private_data))
-		return efuse_no_backing(ec, false);
-	choice = efuse_choose(ec, &io, iocb, to, false);
+	backed = efuse_data_file(ff);
+	if (!backed && !efuse_cached_file(ec, ff, file_inode(file)))
+		return efuse_no_choice(ec, false);
+	choice = efuse_choose(ec, &io, iocb, to, false, backed);
 	if (choice < 0)
 		return EFUSE_AS_USUAL;
-	if ((choice & EFUSE_IO_PATH) == EFUSE_IO_DAEMON)
+	path = choice & EFUSE_IO_PATH;
+	if (path == EFUSE_IO_DAEMON)
 		return efuse_ask_daemon(ec, false, 0, to);
 	*ret = 0;
 	if (!count)
 		return EFUSE_DONE;
+	if (backed) {
+		backing = fuse_file_passthrough(ff);
+		*ret = -EINVAL;
+		if ((iocb->ki_flags & IOCB_DIRECT) &&
+		    !(backing->f_mode & FMODE_CAN_ODIRECT))
+			return EFUSE_DONE;
+	}
 
 	if (choice & EFUSE_IO_TELL)
 		began = ktime_get_ns();
-	*ret = efuse_backing_io(iocb, to, &io, false, began);
+	if (path == EFUSE_IO_CACHE &&
+	    efuse_read_cached(ec, iocb, to, &io, backed, began, ret)) {
+		if (!io.reason)
+			return EFUSE_DONE;
+	} else if (!backed) {
+		return efuse_ask_daemon(ec, false, io.reason ?:
+					EFUSE_IO_NO_BACKING, to);
+	} else {
+		*ret = efuse_backing_io(iocb, to, &io, false, began, NULL,
+					NULL);
+	}
 	if (efuse_daemon_may_help(*ret)) {
 		iov_iter_revert(to, count - iov_iter_count(to));
 		return efuse_ask_daemon(ec, false, EFUSE_IO_ERROR, to);
@@ -360,8 +467,12 @@ int __efuse_write_iter(struct efuse_conn *ec, struct kiocb *iocb,
 		       struct iov_iter *from, ssize_t *ret)
 {
 	struct file *file = iocb->ki_filp;
+	struct fuse_file *ff = file->private_data;
 	struct inode *inode = file_inode(file);
+	struct efuse_bounce *bounce = NULL;
 	size_t count = iov_iter_count(from);
+	struct efuse_write change;
+	struct efuse_icache *ic;
 	struct efuse_io io;
 	u64 began = 0;
 	bool shared;
@@ -369,9 +480,10 @@ int __efuse_write_iter(struct efuse_conn *ec, struct kiocb *iocb,
 
 	if (!rcu_access_pointer(ec->ops))
 		return EFUSE_AS_USUAL;
-	if (!efuse_data_file(file->private_data))
-		return efuse_no_backing(ec, true);
-	choice = efuse_choose(ec, &io, iocb, from, true);
+	/* Without a backing file writes go to the daemon, and take blocks away */
+	if (!efuse_data_file(ff))
+		return efuse_no_choice(ec, true);
+	choice = efuse_choose(ec, &io, iocb, from, true, true);
 	if (choice < 0)
 		return EFUSE_AS_USUAL;
 	if ((choice & EFUSE_IO_PATH) == EFUSE_IO_DAEMON)
@@ -382,13 +494,26 @@ int __efuse_write_iter(struct efuse_conn *ec, struct kiocb *iocb,
 	*ret = 0;
 	if (!count)
 		return EFUSE_DONE;
+	*ret = -EINVAL;
+	if ((iocb->ki_flags & IOCB_DIRECT) &&
+	    !(fuse_file_passthrough(ff)->f_mode & FMODE_CAN_ODIRECT))
+		return EFUSE_DONE;
 
 	if (choice & EFUSE_IO_TELL)
 		began = ktime_get_ns();
 	*ret = -EAGAIN;
 	if (!efuse_write_lock(inode, iocb, count, &shared))
 		return EFUSE_DONE;
-	*ret = efuse_backing_io(iocb, from, &io, true, began);
+	ic = efuse_icache(inode);
+	if (ic && (choice & EFUSE_IO_PATH) == EFUSE_IO_CACHE && shared)
+		bounce = efuse_bounce_write(ec, ic, iocb->ki_pos, from);
+	efuse_write_begin(ic, iocb->ki_pos >> PAGE_SHIFT,
+			  iocb->ki_flags & IOCB_APPEND ? EFUSE_NO_BLOCK :
+			  (iocb->ki_pos + count - 1) >> PAGE_SHIFT,
+			  (iocb->ki_flags & IOCB_APPEND) ||
+			  iocb->ki_pos + count > i_size_read(inode), &change);
+	*ret = efuse_backing_io(iocb, bounce ? &bounce->iter : from, &io, true,
+				began, &change, bounce);
 	if (shared)
 		inode_unlock_shared(inode);
 	else
@@ -401,18 +526,123 @@ int __efuse_write_iter(struct efuse_conn *ec, struct kiocb *iocb,
 }
 
 /*
+ * What a request changes of a node's data, in blocks. All of it where that is not
+ * told, or where the size changes, too.
+ */
+static bool efuse_request_changes(const struct fuse_args *args, u64 *nodeid,
+				  u64 *offset, u64 *size)
+{
+	const void *in = args->in_args[0].value;
+
+	*nodeid = args->nodeid;
+	*offset = 0;
+	*size = 0;
+	switch (args->opcode) {
+	case FUSE_WRITE:
+		*offset = ((const struct fuse_write_in *)in)->offset;
+		*size = ((const struct fuse_write_in *)in)->size;
+		return *size;
+	case FUSE_SETATTR:
+		return ((const struct fuse_setattr_in *)in)->valid & FATTR_SIZE;
+	case FUSE_OPEN:
+		return ((const struct fuse_open_in *)in)->flags & O_TRUNC;
+	case FUSE_COPY_FILE_RANGE:
+		*nodeid = ((const struct fuse_copy_file_range_in *)
+			   in)->nodeid_out;
+		return true;
+	case FUSE_FALLOCATE:
+	case FUSE_IOCTL:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* The cache's part of a node, if there is any. Under rcu_read_lock(). */
+static struct efuse_icache *efuse_node_cache(struct fuse_mount *fm, u64 nodeid,
+					     loff_t *size)
+{
+	struct inode *inode = efuse_find_inode(fm, nodeid);
+
+	if (!inode)
+		return NULL;
+	*size = i_size_read(inode);
+	return efuse_icache(inode);
+}
+
+/*
+ * A request begins. Who sends one that changes a node's data holds the inode until
+ * its end.
+ */
+void efuse_request_begin(struct fuse_mount *fm, struct fuse_args *args)
+{
+	struct efuse_conn *ec = efuse_conn(fm->fc);
+	struct efuse_write *w = &args->efuse.write;
+	struct efuse_icache *ic;
+	u64 nodeid, offset, size;
+	loff_t i_size = 0;
+
+	w->open = false;
+	if (!READ_ONCE(ec->cache.budget) ||
+	    !efuse_request_changes(args, &nodeid, &offset, &size))
+		return;
+	rcu_read_lock();
+	ic = efuse_node_cache(fm, nodeid, &i_size);
+	efuse_write_begin(ic, offset >> PAGE_SHIFT,
+			  size && offset + size <= i_size ?
+			  (offset + size - 1) >> PAGE_SHIFT : EFUSE_NO_BLOCK,
+			  !size || offset + size > i_size, w);
+	rcu_read_unlock();
+	w->open = true;
+}
+
+/* It has ended. @child: the node that it found or made, or 0. */
+void efuse_request_end(struct fuse_mount *fm, struct fuse_args *args, u64 child)
+{
+	struct efuse_conn *ec = efuse_conn(fm->fc);
+	struct efuse_write *w = &args->efuse.write;
+	struct efuse_icache *ic = NULL;
+	u64 nodeid, offset, size;
+	loff_t i_size;
+
+	if (!w->open && !READ_ONCE(ec->cache.budget))
+		return;
+	rcu_read_lock();
+	if (w->open || efuse_request_changes(args, &nodeid, &offset, &size)) {
+		efuse_request_changes(args, &nodeid, &offset, &size);
+		ic = w->open && w->ic ? w->ic :
+					efuse_node_cache(fm, nodeid, &i_size);
+		if (ic && w->open)
+			efuse_write_end(ic, w, NULL);
+		else if (ic)
+			__efuse_data_changed(ic);
+		w->open = false;
+	}
+	/* It may have been there, and cut */
+	if (child && args->opcode == FUSE_CREATE) {
+		ic = efuse_node_cache(fm, child, &i_size);
+		if (ic)
+			__efuse_data_changed(ic);
+	}
+	rcu_read_unlock();
+}
+
+/*
  * The file "efuse" of a connection in the control file system: how data went, a
  * name and a number a line.
  */
 static const char * const efuse_path_names[EFUSE_IO_PATHS] = {
 	[EFUSE_IO_DAEMON] = "daemon",
 	[EFUSE_IO_BACKING] = "backing",
+	[EFUSE_IO_CACHE] = "cache",
 };
 
 static const char * const efuse_reason_names[EFUSE_IO_REASONS] = {
 	[EFUSE_IO_NO_BACKING] = "no_backing",
 	[EFUSE_IO_SET_ID] = "set_id",
 	[EFUSE_IO_ERROR] = "error",
+	[EFUSE_IO_MISS] = "miss",
+	[EFUSE_IO_UNFIT] = "unfit",
 };
 
 static int efuse_data_show(const struct efuse_conn *ec, char *buf, int size)
@@ -437,10 +667,15 @@ static int efuse_data_show(const struct efuse_conn *ec, char *buf, int size)
 					 efuse_path_names[i], sum.bytes[w][i]);
 		for (i = 1; i < EFUSE_IO_REASONS; i++)
 			len += scnprintf(buf + len, size - len,
-					 "%s_not_%s %llu\n", way[w],
+					 "%s_%s %llu\n", way[w],
 					 efuse_reason_names[i],
 					 sum.reasons[w][i]);
 	}
+	len += scnprintf(buf + len, size - len,
+			 "cache_budget %lu\ncache_used %lu\ncache_blocks %lu\n",
+			 READ_ONCE(ec->cache.budget),
+			 atomic_long_read(&ec->cache.used),
+			 READ_ONCE(ec->cache.blocks));
 	return len;
 }
 

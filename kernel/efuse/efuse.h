@@ -25,6 +25,20 @@ struct efuse_change {
 	bool open;
 };
 
+struct efuse_icache;
+
+/* A change of data under way, in blocks; see cache.c */
+struct efuse_write {
+	/* NULL: nothing of the inode was cached when it began */
+	struct efuse_icache *ic;
+	pgoff_t first;
+	pgoff_t last;
+	u32 all_seq;
+	bool all;
+	/* Of a request: there is a change to be ended */
+	bool open;
+};
+
 /*
  * eFUSE's part of a request, in struct fuse_args. All zero when the request is
  * none of ours: no program was attached when it began.
@@ -37,6 +51,7 @@ struct efuse_request {
 	/* Held: the inode that a program named in its answer to a LOOKUP */
 	struct inode *inode;
 	struct efuse_change change;
+	struct efuse_write write;
 	/* A program was asked already */
 	bool asked;
 };

@@ -10,7 +10,9 @@
 
 /* The set is not for daemons that decide by who asks: see efuse_ctx.caller */
 #define EFUSE_OPS_PER_CALLER	(1U << 0)
-#define EFUSE_OPS_FLAGS		EFUSE_OPS_PER_CALLER
+/* Cached data hold until they are changed, and not only until the next open */
+#define EFUSE_OPS_KEEP_DATA	(1U << 1)
+#define EFUSE_OPS_FLAGS		(EFUSE_OPS_PER_CALLER | EFUSE_OPS_KEEP_DATA)
 
 #define EFUSE_OPS_NAME_LEN	16
 
@@ -24,7 +26,8 @@
  */
 #define EFUSE_IO_DAEMON		0	/* ask the daemon, as EFUSE_PASS */
 #define EFUSE_IO_BACKING	1	/* the backing file, in the kernel */
-#define EFUSE_IO_PATHS		2
+#define EFUSE_IO_CACHE		2	/* the cache; what it lacks is read into it */
+#define EFUSE_IO_PATHS		3
 #define EFUSE_IO_PATH		0xff
 #define EFUSE_IO_TELL		(1U << 8)	/* run the program after it, too */
 
@@ -40,7 +43,9 @@
 #define EFUSE_IO_NO_BACKING	1	/* there is no backing file */
 #define EFUSE_IO_SET_ID		2	/* the daemon is to clear suid or sgid */
 #define EFUSE_IO_ERROR		3	/* the path failed before it did anything */
-#define EFUSE_IO_REASONS	4
+#define EFUSE_IO_MISS		4	/* not all of it was in the cache */
+#define EFUSE_IO_UNFIT		5	/* nothing that can be cached, or no memory */
+#define EFUSE_IO_REASONS	6
 
 /* efuse_ctx.caller of what is the same for every caller */
 #define EFUSE_ANYONE		(~0ULL)
@@ -133,11 +138,14 @@ struct efuse_io {
 struct efuse_ops {
 	/*
 	 * The connection: st_dev of the mount, (major << 20) | minor. Where
-	 * these three are is relied upon by whoever reads the set back.
+	 * these four are is relied upon by whoever reads the set back.
 	 */
 	u32 dev;
 	u32 flags;
 	char name[EFUSE_OPS_NAME_LEN];
+	/* Memory for cached data at most, bytes; 0: no cache */
+	u64 cache_bytes;
+	u64 reserved;
 	int (*lookup)(struct efuse_ctx *req);
 	int (*lookup_after)(struct efuse_ctx *req);
 	int (*getattr)(struct efuse_ctx *req);
@@ -156,6 +164,12 @@ struct efuse_ops {
 	int (*open_after)(struct efuse_ctx *req);
 	int (*setattr)(struct efuse_ctx *req);
 	int (*setattr_after)(struct efuse_ctx *req);
+	/*
+	 * Member 23. For a program the core keeps its number where other types
+	 * have their attach type, and 6.12.y takes this one for BPF_TRACE_RAW_TP,
+	 * whose arguments may be NULL.
+	 */
+	u64 no_program;
 	int (*create)(struct efuse_ctx *req);
 	int (*create_after)(struct efuse_ctx *req);
 	int (*mknod)(struct efuse_ctx *req);

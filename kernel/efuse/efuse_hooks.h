@@ -8,7 +8,8 @@
 
 bool __efuse_before(struct efuse_conn *ec, struct fuse_mount *fm,
 		    struct fuse_args *args, ssize_t *ret);
-void __efuse_before_background(struct efuse_conn *ec, struct fuse_args *args);
+void __efuse_before_background(struct efuse_conn *ec, struct fuse_mount *fm,
+			       struct fuse_args *args);
 void __efuse_after(struct efuse_conn *ec, struct fuse_mount *fm,
 		   struct fuse_args *args, ssize_t ret);
 void __efuse_lookup_done(struct fuse_args *args, struct inode *inode);
@@ -24,6 +25,9 @@ int __efuse_read_iter(struct efuse_conn *ec, struct kiocb *iocb,
 int __efuse_write_iter(struct efuse_conn *ec, struct kiocb *iocb,
 		       struct iov_iter *from, ssize_t *ret);
 bool __efuse_has_data(struct efuse_conn *ec);
+void __efuse_data_changed(struct efuse_icache *ic);
+void __efuse_inode_gone(struct fuse_inode *fi);
+void __efuse_opened(struct efuse_conn *ec, struct efuse_icache *ic);
 
 extern const struct file_operations efuse_ctl_ops;
 
@@ -52,7 +56,7 @@ static inline void efuse_before_background(struct fuse_mount *fm,
 	struct efuse_conn *ec = efuse_conn(fm->fc);
 
 	if (ec)
-		__efuse_before_background(ec, args);
+		__efuse_before_background(ec, fm, args);
 }
 
 /*
@@ -184,6 +188,44 @@ static inline bool efuse_has_data(const struct fuse_file *ff)
 	struct efuse_conn *ec = efuse_conn(ff->fm->fc);
 
 	return ec && __efuse_has_data(ec);
+}
+
+/* All data of an inode may be others from now on. */
+static inline void efuse_data_changed(struct inode *inode)
+{
+	struct efuse_icache *ic =
+		smp_load_acquire(&get_fuse_inode(inode)->efuse_cache);
+
+	if (ic)
+		__efuse_data_changed(ic);
+}
+
+/* A file was opened, and its page cache is not to be kept. */
+static inline void efuse_opened(struct inode *inode)
+{
+	struct efuse_icache *ic =
+		smp_load_acquire(&get_fuse_inode(inode)->efuse_cache);
+
+	if (ic)
+		__efuse_opened(efuse_conn(get_fuse_conn(inode)), ic);
+}
+
+/* Before a backing file is mapped. Stores to the mapping are seen by nobody. */
+static inline void efuse_mapped(struct inode *inode, unsigned long vm_flags)
+{
+	if ((vm_flags & (VM_SHARED | VM_MAYWRITE)) != (VM_SHARED | VM_MAYWRITE))
+		return;
+	WRITE_ONCE(get_fuse_inode(inode)->efuse_mapped, true);
+	/* Before what is cached goes, with all that looks there */
+	smp_mb();
+	efuse_data_changed(inode);
+}
+
+/* An inode leaves memory. */
+static inline void efuse_inode_gone(struct fuse_inode *fi)
+{
+	if (fi->efuse_cache)
+		__efuse_inode_gone(fi);
 }
 
 #endif /* _EFUSE_HOOKS_H */

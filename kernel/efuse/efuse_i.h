@@ -6,9 +6,12 @@
 #define _EFUSE_I_H
 
 #include <linux/atomic.h>
+#include <linux/bvec.h>
 #include <linux/rcupdate.h>
 #include <linux/siphash.h>
 #include <linux/types.h>
+#include <linux/uio.h>
+#include <linux/xarray.h>
 
 #include "fuse_i.h"
 #include "efuse_bpf.h"
@@ -45,6 +48,65 @@ struct efuse_io_stats {
 	u64 reasons[2][EFUSE_IO_REASONS];
 };
 
+/* Data of an inode in memory, see cache.c. */
+struct efuse_block {
+	struct page *page;
+	struct efuse_icache *owner;
+	pgoff_t index;
+	/* In the clock, under cache->lock */
+	struct list_head clock;
+	refcount_t ref;
+	/* Valid bytes: all, or in the last block up to the file's end */
+	u32 len;
+	/* The slot's seq when it was read or written */
+	u32 seq;
+	/* Since the clock came by */
+	bool used;
+	struct rcu_head rcu;
+};
+
+struct efuse_cache_slot {
+	atomic_t writing;
+	atomic_t seq;
+};
+
+#define EFUSE_CACHE_SLOTS	32
+#define EFUSE_NO_BLOCK		ULONG_MAX
+
+/* The cache's part of an inode. */
+struct efuse_icache {
+	struct xarray blocks;
+	struct efuse_cache *cache;
+	struct fuse_inode *fi;
+	/* The partial block, or EFUSE_NO_BLOCK; under the xarray's lock */
+	pgoff_t eof;
+	struct efuse_cache_slot all;
+	struct efuse_cache_slot slots[EFUSE_CACHE_SLOTS];
+	struct rcu_head rcu;
+};
+
+struct efuse_cache {
+	spinlock_t lock;
+	/* Blocks from the one to go next on, and their number */
+	struct list_head clock;
+	unsigned long blocks;
+	/* Bytes; 0: nothing is kept. Changed under efuse_attach_lock and lock */
+	unsigned long budget;
+	atomic_long_t used;
+	struct shrinker *shrinker;
+};
+
+/* A write that goes from blocks of the cache. */
+#define EFUSE_BOUNCE_MAX	15
+
+struct efuse_bounce {
+	struct efuse_cache *cache;
+	struct iov_iter iter;
+	unsigned int n;
+	struct efuse_block *blocks[EFUSE_BOUNCE_MAX];
+	struct bio_vec bvecs[EFUSE_BOUNCE_MAX];
+};
+
 #define EFUSE_NODE_BITS	14
 #define EFUSE_NAME_BITS	15
 
@@ -60,6 +122,7 @@ struct efuse_conn {
 	struct efuse_node_slot *nodes;
 	struct efuse_name_slot *names;
 	struct efuse_io_stats __percpu *io_stats;
+	struct efuse_cache cache;
 };
 
 /* change.c */
@@ -120,7 +183,54 @@ int efuse_call_inode(struct efuse_call *call, u64 nodeid,
 int efuse_bpf_init(void);
 
 /* data.c */
+extern struct workqueue_struct *efuse_data_wq;
 int efuse_data_init(void);
 void efuse_data_exit(void);
+void efuse_io_end(struct efuse_conn *ec, struct efuse_io *io, bool write,
+		  u32 path, ssize_t res, u64 began);
+void efuse_request_begin(struct fuse_mount *fm, struct fuse_args *args);
+void efuse_request_end(struct fuse_mount *fm, struct fuse_args *args,
+		       u64 child);
+
+/* call.c */
+struct inode *efuse_find_inode(struct fuse_mount *fm, u64 nodeid);
+
+/* cache.c */
+static inline struct efuse_icache *efuse_icache(struct inode *inode)
+{
+	return smp_load_acquire(&get_fuse_inode(inode)->efuse_cache);
+}
+
+void efuse_cache_init(struct efuse_cache *cache);
+int efuse_cache_set_budget(struct efuse_cache *cache, u64 budget);
+struct efuse_icache *efuse_icache_make(struct efuse_cache *cache,
+				       struct inode *inode);
+ssize_t efuse_cache_read(struct efuse_cache *cache, struct efuse_icache *ic,
+			 loff_t pos, struct iov_iter *to);
+bool efuse_cache_holds(struct efuse_icache *ic, pgoff_t first, pgoff_t last);
+bool efuse_blocks_alloc(struct efuse_cache *cache, struct efuse_icache *ic,
+			pgoff_t first, struct efuse_block **blocks,
+			unsigned int n);
+void efuse_blocks_free(struct efuse_cache *cache, struct efuse_block **blocks,
+		       unsigned int n);
+bool efuse_fill_begin(struct efuse_icache *ic, pgoff_t first, unsigned int n,
+		      u32 *all_seq);
+void efuse_fill_end(struct efuse_cache *cache, struct efuse_icache *ic,
+		    struct efuse_block **blocks, unsigned int n, size_t bytes,
+		    bool at_end, u32 all_seq);
+void efuse_write_begin(struct efuse_icache *ic, pgoff_t first, pgoff_t last,
+		       bool size_too, struct efuse_write *w);
+void efuse_write_end(struct efuse_icache *ic, struct efuse_write *w,
+		     struct efuse_block **blocks);
+
+/* fill.c */
+bool efuse_fill_read(struct efuse_conn *ec, struct efuse_icache *ic,
+		     struct kiocb *iocb, struct iov_iter *to,
+		     const struct efuse_io *io, u64 began, bool backed,
+		     ssize_t *ret);
+struct efuse_bounce *efuse_bounce_write(struct efuse_conn *ec,
+					struct efuse_icache *ic, loff_t pos,
+					struct iov_iter *from);
+void efuse_bounce_free(struct efuse_bounce *bounce);
 
 #endif /* _EFUSE_I_H */

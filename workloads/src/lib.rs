@@ -125,11 +125,12 @@ pub enum WorkloadError {
 }
 
 /// The built-in workloads: name and text.
-const BUILT_IN: [(&str, &str); 7] = [
+const BUILT_IN: [(&str, &str); 8] = [
     ("quick", include_str!("../quick.toml")),
     ("smoke", include_str!("../smoke.toml")),
     ("gate", include_str!("../gate.toml")),
     ("sweep", include_str!("../sweep.toml")),
+    ("data", include_str!("../data.toml")),
     ("metadata", include_str!("../metadata.toml")),
     ("paper-vm", include_str!("../paper-vm.toml")),
     ("paper-physical", include_str!("../paper-physical.toml")),

@@ -427,7 +427,7 @@ fn messages_about_matrices() {
 fn what_cannot_be_found() {
     assert_eq!(
         load("fast").unwrap_err().to_string(),
-        "there is no workload \"fast\"; the built-in ones are quick, smoke, gate, sweep, metadata, paper-vm, paper-physical; or give the path of a .toml file"
+        "there is no workload \"fast\"; the built-in ones are quick, smoke, gate, sweep, data, metadata, paper-vm, paper-physical; or give the path of a .toml file"
     );
     assert_eq!(
         load("/no/such/dir/w.toml").unwrap_err().to_string(),

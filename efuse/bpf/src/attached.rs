@@ -13,8 +13,10 @@ use crate::{BpfError, Dev};
 /// Where the kernel's `struct efuse_ops` begins in the map's value: after the BPF core's own part,
 /// on a cache line of its own (`register_bpf_struct_ops()`).
 const OPS_AT: usize = 64;
-/// Length of its head: dev, flags, name.
-const HEAD: usize = 24;
+/// Where its programs begin: after dev, flags, name, the size of the cache, and a reserved word.
+const HEAD: usize = 40;
+/// Where the name ends.
+const NAME_END: usize = 24;
 
 /// A program of a set.
 #[derive(Clone, Debug, Serialize)]
@@ -173,7 +175,7 @@ fn set_of(link: u32, ops: &MapHandle) -> Result<Option<Attached>, BpfError> {
     let Some(dev) = word(OPS_AT) else {
         return Ok(None);
     };
-    let name: Vec<u8> = value[OPS_AT + 8..OPS_AT + HEAD]
+    let name: Vec<u8> = value[OPS_AT + 8..OPS_AT + NAME_END]
         .iter()
         .copied()
         .take_while(|byte| *byte != 0)

@@ -11,7 +11,7 @@ use libbpf_rs::{
 use crate::{BpfError, Dev};
 
 /// The built-in policies, each compiled from `src/bpf/NAME.bpf.c`.
-const BUILT_IN: [(&str, &[u8]); 3] = [
+const BUILT_IN: [(&str, &[u8]); 5] = [
     (
         "metadata",
         include_bytes!(concat!(env!("OUT_DIR"), "/metadata.bpf.o")),
@@ -24,16 +24,34 @@ const BUILT_IN: [(&str, &[u8]); 3] = [
         "passthrough",
         include_bytes!(concat!(env!("OUT_DIR"), "/passthrough.bpf.o")),
     ),
+    (
+        "cache",
+        include_bytes!(concat!(env!("OUT_DIR"), "/cache.bpf.o")),
+    ),
+    (
+        "prelim",
+        include_bytes!(concat!(env!("OUT_DIR"), "/prelim.bpf.o")),
+    ),
 ];
 
 /// Names of the built-in policies.
-pub const POLICIES: [&str; 3] = [BUILT_IN[0].0, BUILT_IN[1].0, BUILT_IN[2].0];
+pub const POLICIES: [&str; 5] = [
+    BUILT_IN[0].0,
+    BUILT_IN[1].0,
+    BUILT_IN[2].0,
+    BUILT_IN[3].0,
+    BUILT_IN[4].0,
+];
 
 /// The read-only section that holds [`Tunables`].
 const TUNABLES: &str = ".rodata.efuse";
 
 /// `efuse_ops.flags`: replies depend on who asks.
 const PER_CALLER: u32 = 1;
+/// `efuse_ops.flags`: cached data hold until they are changed.
+const KEEP_DATA: u32 = 2;
+/// Where `efuse_ops.cache_bytes` is.
+const CACHE_BYTES: std::ops::Range<usize> = 24..32;
 
 /// What can be set before the programs are loaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +64,8 @@ pub struct Tunables {
     pub xattr_ttl_ns: u64,
     /// The daemon decides by who asks even with `default_permissions` (as `bindfs --mirror`).
     pub per_caller: bool,
+    /// Memory for cached data, bytes, instead of the policy's own; it must have a cache.
+    pub cache_bytes: Option<u64>,
     /// Entries of maps, by name, instead of the program's own.
     pub map_entries: Vec<(String, u32)>,
 }
@@ -228,8 +248,14 @@ fn settle(
     for mut map in object.maps_mut() {
         let map_name = map.name().to_string_lossy().into_owned();
         if map.map_type() == MapType::StructOps {
-            let flags = if tunables.per_caller { PER_CALLER } else { 0 };
+            let mut flags = if tunables.per_caller { PER_CALLER } else { 0 };
+            if tunables.until_invalidated {
+                flags |= KEEP_DATA;
+            }
             set_dev(&mut map, name, dev, flags)?;
+            if let Some(bytes) = tunables.cache_bytes {
+                set_cache(&mut map, name, bytes)?;
+            }
             has_ops = true;
         } else if map_name.ends_with(TUNABLES) {
             let bytes = rodata(tunables);
@@ -278,6 +304,20 @@ pub(crate) fn set_dev(
         })?;
     value[..4].copy_from_slice(&dev.raw().to_ne_bytes());
     value[4..8].copy_from_slice(&flags.to_ne_bytes());
+    Ok(())
+}
+
+/// Sets the size of the cache. Sets made for an older `efuse.h` have a program there, which is 0
+/// before they are loaded; so has one without a cache.
+fn set_cache(map: &mut OpenMapMut<'_>, policy: &str, bytes: u64) -> Result<(), BpfError> {
+    map.initial_value_mut()
+        .and_then(|value| value.get_mut(CACHE_BYTES))
+        .filter(|value| value.iter().any(|byte| *byte != 0))
+        .ok_or_else(|| BpfError::NoSuchSetting {
+            policy: policy.to_owned(),
+            what: "cache".to_owned(),
+        })?
+        .copy_from_slice(&bytes.to_ne_bytes());
     Ok(())
 }
 

@@ -79,10 +79,15 @@ struct Cli {
     max_background: u16,
 
     /// Attach these programs to the mount, which then answer for the daemon as far as they can: a
-    /// built-in policy (metadata, extfuse, passthrough) or the path of a compiled one. On /dev/efuse only. They
+    /// built-in policy (metadata, extfuse, passthrough, cache,
+    /// prelim) or the path of a compiled one. On /dev/efuse only. They
     /// end with the daemon.
     #[arg(long, value_name = "NAME")]
     policy: Option<String>,
+
+    /// With --policy: memory for cached data, MiB, where the policy has a cache.
+    #[arg(long, value_name = "MIB", requires = "policy")]
+    cache_size: Option<u32>,
 
     /// With --policy: nobody changes SOURCE but through this mount. What the programs learnt then
     /// holds until it is changed here, and not only for the timeouts.
@@ -144,7 +149,14 @@ fn run(cli: Cli) -> Result<()> {
     })?;
     // Before the first request, so that programs see all of them.
     let attachment = policy
-        .map(|name| attach(name, mount.mountpoint(), cli.until_invalidated))
+        .map(|name| {
+            attach(
+                name,
+                mount.mountpoint(),
+                cli.until_invalidated,
+                cli.cache_size,
+            )
+        })
         .transpose()?;
     let transport: Arc<dyn Transport> = Arc::new(device);
     let config = SessionConfig {
@@ -180,9 +192,15 @@ fn run(cli: Cli) -> Result<()> {
 }
 
 /// Loads programs and attaches them to the mount.
-fn attach(policy: &str, mountpoint: &Path, until_invalidated: bool) -> Result<Attachment> {
+fn attach(
+    policy: &str,
+    mountpoint: &Path,
+    until_invalidated: bool,
+    cache_mib: Option<u32>,
+) -> Result<Attachment> {
     let tunables = Tunables {
         until_invalidated,
+        cache_bytes: cache_mib.map(|mib| u64::from(mib) << 20),
         ..Tunables::default()
     };
     let dev = Dev::of_mount(mountpoint)?;

@@ -117,7 +117,15 @@ pub const ALL: &[Check] = &[
         title: "random operations of four processes against a plain directory; no answer older than a change",
         // Not stock FUSE, whose lookups race with renames (docs/decisions.md 11), and not
         // the control, which has no extended attributes.
-        applies: Applies::Only(&["efuse-bare", "extfuse", "efuse-meta", "efuse-passthrough"]),
+        applies: Applies::Only(&[
+            "efuse-bare",
+            "extfuse",
+            "efuse-meta",
+            "efuse-passthrough",
+            "efuse-cache",
+            "efuse-cache-backed",
+            "efuse-prelim",
+        ]),
         run: coherence::run,
     },
     Check {

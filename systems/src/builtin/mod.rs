@@ -9,7 +9,8 @@ use crate::System;
 pub use ext4::Ext4;
 pub use libfuse::Libfuse;
 pub use stackfs::{
-    EFUSE_BARE, EFUSE_META, EFUSE_PASSTHROUGH, EXTFUSE, FUSE, FUSE_PASSTHROUGH, StackFs,
+    EFUSE_BARE, EFUSE_CACHE, EFUSE_CACHE_BACKED, EFUSE_META, EFUSE_PASSTHROUGH, EFUSE_PRELIM,
+    EXTFUSE, FUSE, FUSE_PASSTHROUGH, StackFs,
 };
 
 /// Every built-in system, in the order of tables and charts.
@@ -24,5 +25,8 @@ pub fn all() -> Vec<Box<dyn System>> {
         Box::new(EXTFUSE),
         Box::new(EFUSE_META),
         Box::new(EFUSE_PASSTHROUGH),
+        Box::new(EFUSE_CACHE),
+        Box::new(EFUSE_CACHE_BACKED),
+        Box::new(EFUSE_PRELIM),
     ]
 }

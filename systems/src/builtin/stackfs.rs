@@ -92,6 +92,60 @@ pub const EFUSE_PASSTHROUGH: StackFs = StackFs {
     feature: Some(KernelFeature::EfuseBpf),
 };
 
+/// Memory of each system that caches data; working sets in `workloads/data.toml` are made for it.
+const CACHE_MIB: &str = "32";
+
+/// Modules 2 and 3 with data from the cache wherever that can be, filled from the daemon's replies;
+/// there are no backing files.
+pub const EFUSE_CACHE: StackFs = StackFs {
+    id: "efuse-cache",
+    title: "StackFS on eFUSE, metadata answered in the kernel, data cached there",
+    device: "/dev/efuse",
+    fs_type: "efuse",
+    options: &[
+        "--policy",
+        "cache",
+        "--until-invalidated",
+        "--cache-size",
+        CACHE_MIB,
+    ],
+    feature: Some(KernelFeature::EfuseBpf),
+};
+
+/// The same with backing files: what is not in the cache is read from them, and writes keep it.
+pub const EFUSE_CACHE_BACKED: StackFs = StackFs {
+    id: "efuse-cache-backed",
+    title: "StackFS on eFUSE, metadata answered in the kernel, data always through the cache",
+    device: "/dev/efuse",
+    fs_type: "efuse",
+    options: &[
+        "--passthrough",
+        "--policy",
+        "cache",
+        "--until-invalidated",
+        "--cache-size",
+        CACHE_MIB,
+    ],
+    feature: Some(KernelFeature::EfuseBpf),
+};
+
+/// Modules 1 to 3, the document's preliminary stage: the path of data is chosen by measuring both.
+pub const EFUSE_PRELIM: StackFs = StackFs {
+    id: "efuse-prelim",
+    title: "StackFS on eFUSE, metadata and data answered in the kernel, path chosen by file",
+    device: "/dev/efuse",
+    fs_type: "efuse",
+    options: &[
+        "--passthrough",
+        "--policy",
+        "prelim",
+        "--until-invalidated",
+        "--cache-size",
+        CACHE_MIB,
+    ],
+    feature: Some(KernelFeature::EfuseBpf),
+};
+
 impl StackFs {
     fn recipe(&self) -> Recipe {
         recipe(self.device, self.fs_type, self.options)

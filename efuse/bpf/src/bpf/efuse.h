@@ -18,6 +18,7 @@
 /* What a program for data returns: which way, and whether it wants to see it after */
 #define EFUSE_IO_DAEMON	 0
 #define EFUSE_IO_BACKING 1
+#define EFUSE_IO_CACHE	 2
 #define EFUSE_IO_TELL	 (1U << 8)
 
 /* efuse_io.flags */
@@ -27,8 +28,9 @@
 #define EFUSE_IO_APPEND (1U << 3)
 #define EFUSE_IO_BACKED (1U << 4)
 
-/* efuse_ops.flags: replies depend on who asks */
+/* efuse_ops.flags: replies depend on who asks; cached data hold beyond the next open */
 #define EFUSE_OPS_PER_CALLER	(1U << 0)
+#define EFUSE_OPS_KEEP_DATA	(1U << 1)
 
 /* The request. Only cookie may be written. */
 struct efuse_ctx {
@@ -90,13 +92,14 @@ extern int bpf_efuse_inode(struct efuse_ctx *req, __u64 nodeid,
 			   struct efuse_inode_info *out) __ksym;
 
 /*
- * A set of programs; any of them may be left out. The first three members are
- * where `efuse attach` expects them, which fills in dev and flags.
+ * A set of programs; any of them may be left out. The first four members are where
+ * `efuse attach` expects them, which fills in dev and flags, and another cache_bytes.
  */
 struct efuse_ops {
 	__u32 dev; /* (major << 20) | minor of the mount's st_dev */
 	__u32 flags;
 	char name[16];
+	__u64 cache_bytes; /* memory for cached data at most; 0 is no cache */
 	int (*lookup)(struct efuse_ctx *req);
 	int (*lookup_after)(struct efuse_ctx *req);
 	int (*getattr)(struct efuse_ctx *req);

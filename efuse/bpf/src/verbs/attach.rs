@@ -16,7 +16,7 @@ use super::pin_path;
 pub(crate) struct Attach {
     /// The mount point.
     mount: PathBuf,
-    /// A built-in policy (metadata, extfuse, passthrough), or the path of a compiled one.
+    /// A built-in policy (metadata, extfuse, passthrough, cache, prelim), or the path of a compiled one.
     #[arg(long, value_name = "NAME", default_value = "metadata")]
     policy: String,
     /// Nobody but the daemon changes the tree, and all changes come through this mount or are
@@ -31,6 +31,9 @@ pub(crate) struct Attach {
     /// keep what each user and group was told apart.
     #[arg(long)]
     per_caller: bool,
+    /// Memory for cached data, MiB, where the policy has a cache.
+    #[arg(long, value_name = "MIB")]
+    cache_size: Option<u32>,
     /// Entries that a map has room for; may be given more than once.
     #[arg(long, value_name = "MAP=ENTRIES", value_parser = map_entries)]
     map_size: Vec<(String, u32)>,
@@ -64,6 +67,7 @@ pub(crate) fn run(verb: &Attach) -> Result<()> {
             u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2)
         }),
         per_caller: verb.per_caller,
+        cache_bytes: verb.cache_size.map(|mib| u64::from(mib) << 20),
         map_entries: verb.map_size.clone(),
     };
     let policy = Policy::load(&verb.policy, dev, &tunables)?;

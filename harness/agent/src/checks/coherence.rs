@@ -11,6 +11,7 @@ use crate::process;
 /// As many as take some ten seconds under emulation.
 const OPERATIONS: u32 = 400;
 const RACE_S: u32 = 8;
+const DATA_S: u32 = 12;
 
 pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     let program = site
@@ -18,8 +19,8 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         .program("efuse-coherence", "build it with `just build`")?;
     // Beside the exported folder on the same file system.
     let plain = site.lower.with_file_name("plain");
-    let [there, race] = ["differential", "race"].map(|name| site.root.join(name));
-    for folder in [&plain, &there, &race] {
+    let [there, race, data] = ["differential", "race", "data"].map(|name| site.root.join(name));
+    for folder in [&plain, &there, &race, &data] {
         fs::create_dir(folder).map_err(AgentError::io(folder, "create the folder"))?;
     }
     let mode = fs::Permissions::from_mode(0o755);
@@ -35,7 +36,12 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         .arg("race")
         .arg(&race)
         .arg(format!("--seconds={RACE_S}"));
-    for command in [&mut differential, &mut racing] {
+    let mut reading = Command::new(&program);
+    reading
+        .arg("data")
+        .arg(&data)
+        .arg(format!("--seconds={DATA_S}"));
+    for command in [&mut differential, &mut racing, &mut reading] {
         let done = process::run(command, site.limit)?;
         if !done.status.success() {
             return fail(format!("efuse-coherence {}: {}", done.how(), done.tail()));

@@ -1,5 +1,6 @@
 //! `efuse-coherence`: looks for stale answers of a mount. For tests, and for whoever writes a policy.
 
+mod data;
 mod differential;
 mod race;
 
@@ -50,6 +51,18 @@ enum Verb {
         #[arg(long, default_value_t = 3)]
         readers: u32,
     },
+    /// Write, cut and map files in some threads and read them in others, directly and not, none of
+    /// which may see bytes from before a change that was complete when it began to read.
+    Data {
+        /// An empty folder on the mount.
+        mount: PathBuf,
+        /// How long, seconds.
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+        /// Threads that read the file that is written all the time.
+        #[arg(long, default_value_t = 3)]
+        readers: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -73,6 +86,11 @@ fn main() -> ExitCode {
             seconds,
             readers,
         } => race::run(&mount, seconds, readers),
+        Verb::Data {
+            mount,
+            seconds,
+            readers,
+        } => data::run(&mount, seconds, readers),
     };
     match result {
         Ok(said) => {

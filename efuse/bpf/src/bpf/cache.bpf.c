@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The policy "cache": metadata from maps, data from the cache wherever that can be.
+ * What it lacks is read into it, from the backing file or from the daemon.
+ */
+#include "metadata.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+SEC("struct_ops/read")
+int BPF_PROG(read_choose, struct efuse_io *io)
+{
+	return EFUSE_IO_CACHE;
+}
+
+SEC("struct_ops/write")
+int BPF_PROG(write_choose, struct efuse_io *io)
+{
+	return EFUSE_IO_CACHE;
+}
+
+SEC(".struct_ops.link")
+struct efuse_ops cache = {
+	.name = "cache",
+	.cache_bytes = 64 << 20,
+	METADATA_MEMBERS,
+	.read = (void *)read_choose,
+	.write = (void *)write_choose,
+};
