@@ -30,7 +30,7 @@ const volatile struct {
 	/* Larger reads are not cached, bytes */
 	__u32 largest;
 } adaptive SEC(".rodata.adaptive") = {
-	.probe = 64,
+	.probe = 32,
 	.round = 1024,
 	.hysteresis = 10,
 	.warm = 8192,

@@ -27,7 +27,10 @@ const CASES: &[Case] = &[
     case("write_half", "only cookie can be written"),
     case("write_behind", "only cookie can be written"),
     case("read_behind", "beyond struct efuse_ctx"),
-    case("write_task", "only struct efuse_ctx can be written"),
+    case(
+        "write_task",
+        "only struct efuse_ctx and efuse_io can be written",
+    ),
     case("reply_long", "invalid"),
     case("reply_unbounded", "unbounded memory access"),
     case("read_unbounded", "unbounded memory access"),
