@@ -262,6 +262,25 @@ fn no_operations_give_no_figure_per_operation() {
 }
 
 #[test]
+fn what_a_system_seldom_asks_is_not_frequent() {
+    let mut f = whole();
+    f.plan_probes(&["T1"], 1);
+    probed(&mut f, "fuse", 0, 900.0, Some(4.0));
+    // As with passthrough: seven requests in all, six of them OPEN.
+    probed(&mut f, "ext4", 0, 900.0, Some(1.0));
+    let m = counted::metrics(&mut f.attempts.last_mut().unwrap().outcome).unwrap();
+    let requests = &mut m.counters.as_mut().unwrap().requests;
+    requests.truncate(1);
+    requests[0].opcode = "OPEN".into();
+    requests[0].total = counted::spread(6, 1e6);
+    requests[0].queueing = counted::spread(6, 5e5);
+    requests[0].processing = counted::spread(6, 5e5);
+    let html = page(&f);
+    assert!(html.contains("<td>OPEN</td>"), "it is in the table");
+    assert!(html.contains("READ, queueing") && !html.contains("OPEN, queueing"));
+}
+
+#[test]
 fn messages_without_a_reply_are_counted_and_have_no_times() {
     let mut f = whole();
     f.plan_probes(&["T1"], 1);

@@ -14,7 +14,8 @@ use crate::count::{Cell, Opcode};
 use crate::error::ReportError;
 use crate::format;
 
-/// Opcodes below this share of a system's requests are in the table and not in the chart.
+/// Opcodes below this share of the requests of the system that has most are in the table
+/// and not in the chart.
 const CHART_SHARE: f64 = 0.01;
 
 /// Queueing and processing together may miss the whole by this much: each of the three
@@ -47,17 +48,15 @@ pub fn figures(page: &Page<'_>, index: usize, test: &Test) -> Result<Markup, Rep
     })
 }
 
-/// The opcodes for the charts: those with a share of some system's requests, the most
-/// frequent first.
+/// The opcodes for the charts, the most frequent first. What a system seldom asks at all is
+/// not frequent, whatever its part of that.
 fn frequent<'a>(cells: &[&'a Cell]) -> Vec<&'a str> {
+    let all = |c: &&Cell| c.requests.iter().map(|o| o.total.count()).sum::<u64>();
+    let all = cells.iter().map(all).max().unwrap_or(0).max(1);
     let mut share: BTreeMap<&str, f64> = BTreeMap::new();
-    for c in cells {
-        let all: u64 = c.requests.iter().map(|o| o.total.count()).sum();
-        for o in &c.requests {
-            let s = o.total.count() as f64 / all.max(1) as f64;
-            let most = share.entry(&o.opcode).or_default();
-            *most = most.max(s);
-        }
+    for o in cells.iter().flat_map(|c| &c.requests) {
+        let most = share.entry(&o.opcode).or_default();
+        *most = most.max(o.total.count() as f64 / all as f64);
     }
     let mut out: Vec<_> = share
         .into_iter()
@@ -120,7 +119,7 @@ fn means(
             }
             (under::caption(page, &html! {
                 (test.id) ", mean times of requests inside the kernel, by probes on FUSE's own functions, pooled over the repetitions with probes. "
-                "Opcodes with less than " (CHART_SHARE * 100.0) " % of every system's requests are only in the table. Lower is better."
+                "Opcodes with less than " (CHART_SHARE * 100.0) " % of the requests of the system that has most are only in the table. Lower is better."
             }, &[test], &[Probes::On]))
             (table(page, test))
         }
