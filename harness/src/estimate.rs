@@ -34,7 +34,7 @@ pub fn guess(cell: &Cell) -> Duration {
         Job::Metadata(job) => {
             let files = f64::from(job.dirs) * f64::from(job.files);
             let seconds = assumed::FIXED
-                + files / assumed::FILES
+                + files / assumed::FILES * if job.warm { 2.0 } else { 1.0 }
                 + (job.ramp_ms + job.runtime_ms) as f64 / 1e3;
             return Duration::from_secs_f64(seconds);
         }

@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use efuse_model::attempt::Metrics;
 use efuse_model::counters::{Counters, Requests, Switches};
 use efuse_model::histogram::Histogram;
 use serde::Serialize;
 
 use crate::input::{Measured, Run};
+use crate::served::{self, Share};
 use crate::stats::{self, Interval};
 use crate::table::Point;
 
@@ -187,22 +187,14 @@ pub struct Cell {
     pub requests: Vec<Opcode>,
     /// Nodes that FORGET and BATCH_FORGET named; from probed repetitions.
     pub forgotten: Count,
+    /// Who served the requests that programs saw, by opcode.
+    pub served: Vec<Share>,
     /// Times that the queue's lock was not free; from probed repetitions.
     pub lock_contended: Count,
     /// Time waited for the queue's lock, nanoseconds; from probed repetitions.
     pub lock_wait_ns: Count,
     /// What could not be counted, each reason once.
     pub missing: Vec<String>,
-}
-
-/// Operations that fio completed in a repetition.
-fn operations(m: &Metrics) -> f64 {
-    let ios = [&m.read, &m.write]
-        .into_iter()
-        .flatten()
-        .map(|op| op.ios)
-        .sum::<u64>();
-    ios as f64
 }
 
 /// One value per repetition.
@@ -235,7 +227,7 @@ impl<'a> Collector<'a> {
     }
 
     fn per_op(&self, of: impl Fn(&Measured, &Counters) -> Option<f64>) -> Option<Figure> {
-        self.figure(|m, c| Some(of(m, c)? / operations(&m.metrics)))
+        self.figure(|m, c| Some(of(m, c)? / served::done(&m.metrics) as f64))
     }
 
     fn count(&self, of: impl Fn(&Measured, &Counters) -> Option<u64>) -> Count {
@@ -415,6 +407,7 @@ impl Cell {
             daemon_syscalls: probed.count(|_, c| c.daemon_syscalls),
             requests: probed.requests(),
             forgotten: probed.count(|_, c| c.forgotten),
+            served: served::of(run, test, system),
             lock_contended: probed.count(|_, c| c.queue_lock.map(|l| l.contended)),
             lock_wait_ns: probed.count(|_, c| c.queue_lock.map(|l| l.wait_ns)),
             missing: missing.into_iter().map(str::to_owned).collect(),

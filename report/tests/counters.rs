@@ -4,7 +4,7 @@ mod common;
 
 use common::counted::{self, done_counted};
 use common::{Fixture, done, system, test, twin};
-use efuse_model::counters::{Probes, Switches};
+use efuse_model::counters::{Probes, Served, Switches};
 use efuse_model::test::Pattern;
 use efuse_report::count::Cell;
 use efuse_report::input::Run;
@@ -320,6 +320,33 @@ fn sums_that_are_not_known_are_told() {
     assert!(requests.contains("the exact sums of its times are not known"));
     assert!(requests.contains("sum not known"));
     assert!(requests.contains("<strong>-50."), "{requests}");
+}
+
+#[test]
+fn who_served_the_requests_is_told_by_opcode() {
+    let mut f = whole();
+    for attempt in f.attempts.iter_mut().filter(|a| a.system == "fuse") {
+        let counters = counted::metrics(&mut attempt.outcome)
+            .and_then(|m| m.counters.as_mut())
+            .unwrap();
+        // Of 2000 operations in each of three repetitions.
+        counters.served = vec![Served {
+            opcode: "LOOKUP".into(),
+            kernel: [("maps".to_owned(), 5400)].into(),
+            passed: [("miss".to_owned(), 590), ("gone".to_owned(), 10)].into(),
+        }];
+    }
+    let html = page(&f);
+    let served = figure(&html, "fig-0-served");
+    assert!(served.contains("90.0 % in the kernel"), "{served}");
+    assert!(served.contains("no programs attached"), "{served}");
+    assert!(served.contains("maps 16,200"), "{served}");
+    assert!(served.contains("gone 30, miss 1,770"), "{served}");
+    assert!(served.contains("<td class=\"num\">2.70</td>"), "{served}");
+    let cell = Cell::of(&load(&f), "T1", "fuse").unwrap();
+    assert_eq!(cell.served[0].kernel_percent(), Some(90.0));
+    assert_eq!(cell.served[0].operations, 6000);
+    assert!(!page(&whole()).contains("fig-0-served"));
 }
 
 #[test]

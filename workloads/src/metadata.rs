@@ -34,6 +34,10 @@ pub(crate) fn read(mut table: Table<'_>) -> Result<Vec<(usize, Test)>, ReadError
         Some(item) => item.duration_ms()?,
         None => 0,
     };
+    let warm = match table.take("warm") {
+        Some(item) => item.boolean()?,
+        None => false,
+    };
     table.finish()?;
     let mut tests = Vec::new();
     for (kind_name, kind) in &kinds {
@@ -52,6 +56,7 @@ pub(crate) fn read(mut table: Table<'_>) -> Result<Vec<(usize, Test)>, ReadError
                     threads,
                     runtime_ms,
                     ramp_ms,
+                    warm,
                     kernel_cache: *cache,
                 }),
                 // The operations check their own answers.

@@ -92,6 +92,18 @@ impl Counts {
         }
     }
 
+    /// Why requests went to the daemon, by a word for each reason.
+    #[must_use]
+    pub fn reasons(&self) -> [(&'static str, u64); 5] {
+        [
+            ("miss", self.miss),
+            ("expired", self.expired),
+            ("changed", self.changed),
+            ("gone", self.gone),
+            ("unfit", self.unfit),
+        ]
+    }
+
     /// Requests that a program saw before the daemon.
     #[must_use]
     pub fn seen(&self) -> u64 {
@@ -101,7 +113,7 @@ impl Counts {
     /// Those of them that went to the daemon.
     #[must_use]
     pub fn passed(&self) -> u64 {
-        self.miss + self.expired + self.changed + self.gone + self.unfit
+        self.reasons().iter().map(|(_, n)| n).sum()
     }
 }
 

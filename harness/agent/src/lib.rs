@@ -24,6 +24,7 @@ mod measure;
 mod metadata;
 pub mod process;
 pub mod serve;
+mod served;
 pub mod sys;
 
 pub use agent::{Agent, AgentOptions, sweep};

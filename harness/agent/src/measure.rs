@@ -14,6 +14,7 @@ use crate::error::{AgentError, Result};
 use crate::fio::barrier::{Phase, Whose};
 use crate::fio::{self, Barrier, Invocation, Report, command};
 use crate::limit::Limit;
+use crate::served::Programs;
 
 /// The FUSE connection of a mount, if it is one.
 pub(crate) fn connection(mounted: &Mounted) -> Option<Connection<'_>> {
@@ -38,6 +39,7 @@ pub(crate) struct Count<'a> {
     daemon: Option<u32>,
     kernel_only: bool,
     kernel: Option<kernel::Probes>,
+    programs: Option<Programs>,
     prepared: Option<(u32, Prepared)>,
     window: Option<Window>,
     counters: Option<Counters>,
@@ -54,11 +56,16 @@ impl<'a> Count<'a> {
             daemon: mounted.daemon_pid(),
             kernel_only: mounted.family().is_none() && mounted.daemon_pid().is_none(),
             kernel: None,
+            programs: None,
             prepared: None,
             window: None,
             counters: None,
             problems: Vec::new(),
         };
+        match Programs::of(mounted) {
+            Ok(programs) => count.programs = programs,
+            Err(e) => count.problems.push(e.to_string()),
+        }
         if probes == Probes::On {
             match kernel::Probes::attach(connection(mounted)) {
                 Ok(probes) => count.kernel = Some(probes),
@@ -92,6 +99,10 @@ impl Phase for Count<'_> {
         let Some((fio, prepared)) = self.prepared.take() else {
             return;
         };
+        if let Some(Err(e)) = self.programs.as_mut().map(Programs::start) {
+            self.problems.push(e.to_string());
+            self.programs = None;
+        }
         self.window = Some(prepared.start());
         if let Some(Err(e)) = self.kernel.as_ref().map(|k| k.start(fio, self.daemon)) {
             self.problems.push(e.to_string());
@@ -107,6 +118,11 @@ impl Phase for Count<'_> {
         // First, so that the slower looks of the others are not counted.
         let stopped = probes.as_ref().map(kernel::Probes::pause);
         let mut counters = window.close();
+        match self.programs.take().map(|p| p.served()) {
+            Some(Ok(served)) => counters.served = served,
+            Some(Err(e)) => self.problems.push(e.to_string()),
+            None => {}
+        }
         let read = probes.map(|p| p.read(&mut counters));
         for result in [stopped, read].into_iter().flatten() {
             if let Err(e) = result {

@@ -69,6 +69,9 @@ fn args(job: &MetadataJob, root: &Path) -> Vec<OsString> {
         ("--ramp", job.ramp_ms.to_string()),
     ];
     let mut args = vec![root.as_os_str().to_owned()];
+    if job.warm {
+        args.push("--warm".into());
+    }
     for (option, value) in options {
         args.extend([option.into(), value.into()]);
     }

@@ -5,6 +5,8 @@
 //! repetitions of their own ([`Probes::On`]) whose IOPS are no headline figure; the
 //! difference between both kinds is the probes' cost.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::histogram::Histogram;
@@ -104,6 +106,32 @@ pub struct Requests {
     pub total: Histogram,
 }
 
+/// How requests of one opcode were served in the measured phase, as the attached programs
+/// count them. Requests that no program sees are not in here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Served {
+    /// The opcode's name (`LOOKUP`).
+    pub opcode: String,
+    /// Answered inside the kernel, by what they were answered from (`maps`).
+    pub kernel: BTreeMap<String, u64>,
+    /// Passed to the daemon, by the reason (`miss`, `expired`, `changed`, ...).
+    pub passed: BTreeMap<String, u64>,
+}
+
+impl Served {
+    /// Requests that were answered in the kernel.
+    #[must_use]
+    pub fn in_kernel(&self) -> u64 {
+        self.kernel.values().sum()
+    }
+
+    /// Requests that went to the daemon.
+    #[must_use]
+    pub fn by_daemon(&self) -> u64 {
+        self.passed.values().sum()
+    }
+}
+
 /// Waiting for the lock of FUSE's input queue, by probes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockContention {
@@ -135,6 +163,10 @@ pub struct Counters {
     /// a daemon.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<Requests>,
+    /// Who served the requests that programs saw, sorted by opcode; empty for systems
+    /// without programs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub served: Vec<Served>,
     /// Nodes that FORGET and BATCH_FORGET named; probes only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forgotten: Option<u64>,

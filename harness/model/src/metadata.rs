@@ -123,6 +123,10 @@ pub struct MetadataJob {
     pub runtime_ms: u64,
     /// Unmeasured lead-in, milliseconds.
     pub ramp_ms: u64,
+    /// Whether every name that is asked for is asked for once before the lead-in, so that
+    /// caches of all kinds are as full as they get. Kinds that write ask for new names.
+    #[serde(default)]
+    pub warm: bool,
     /// What the kernel may keep by itself.
     pub kernel_cache: KernelCache,
 }

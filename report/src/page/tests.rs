@@ -6,7 +6,8 @@ use efuse_model::test::{FioJob, Job, Test};
 use maud::{Markup, PreEscaped, html};
 
 use super::{
-    Page, cpu, latency, probes, ratio_cell, requests, scrolling, switches, system_name, under,
+    Page, cpu, latency, probes, ratio_cell, requests, scrolling, served, switches, system_name,
+    under,
 };
 use crate::chart::{Chart, Content, Line, Mark, Scale, Shape};
 use crate::error::ReportError;
@@ -28,6 +29,7 @@ pub fn section(page: &Page<'_>, index: usize, test: &Test) -> Result<Markup, Rep
     figures.push(latency::figure(page, index, test)?);
     figures.push(switches::figures(page, index, test)?);
     figures.push(cpu::figures(page, index, test)?);
+    figures.push(served::figure(page, index, test)?);
     figures.push(requests::figures(page, index, test)?);
     figures.push(probes::figure(page, index, test)?);
     let any = page.run.measured.iter().any(|m| m.test == test.id);
@@ -64,6 +66,7 @@ fn metadata_job(j: &MetadataJob) -> Markup {
             (j.threads) @if j.threads == 1 { " thread" } @else { " threads" }
             " for " (format::duration_ms(j.runtime_ms as f64))
             @if j.ramp_ms > 0 { ", after " (format::duration_ms(j.ramp_ms as f64)) " of unmeasured lead-in" }
+            @if j.warm && !j.kind.writes() { "; every name was asked for once before" }
             "; the daemon lets the kernel keep names and attributes: " (j.kernel_cache.name())
             ". Every answer is checked. The same job on every system."
         }

@@ -77,6 +77,7 @@ pub fn counters(operations: u64, fio: f64, daemon: Option<f64>) -> Counters {
             rings: None,
         },
         requests: vec![],
+        served: vec![],
         forgotten: None,
         queue_lock: None,
         missing: vec![],

@@ -47,6 +47,10 @@ struct Cli {
     #[arg(long, value_name = "MS", default_value_t = 0)]
     ramp: u64,
 
+    /// Ask once for every name before the lead-in.
+    #[arg(long)]
+    warm: bool,
+
     /// Folder with the FIFOs arrived, start and end, by which a harness holds the threads
     /// at both ends of the measured phase.
     #[arg(long, value_name = "FOLDER")]
@@ -84,6 +88,7 @@ fn run(cli: &Cli) -> Result<()> {
             threads: cli.threads,
             runtime_ms: cli.runtime,
             ramp_ms: cli.ramp,
+            warm: cli.warm,
             kernel_cache: KernelCache::OneSecond,
         },
         cli.meeting

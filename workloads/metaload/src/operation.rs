@@ -29,6 +29,7 @@ pub(crate) struct Worker<'a> {
     rng: ChaCha8Rng,
     /// The thread's own folder, for kinds that write.
     own: PathBuf,
+    thread: u32,
     count: u64,
     walk: Vec<Walk>,
     met: u64,
@@ -53,6 +54,7 @@ impl<'a> Worker<'a> {
             kind,
             rng: ChaCha8Rng::seed_from_u64(u64::from(thread)),
             own,
+            thread,
             count: 0,
             walk: Vec::new(),
             met: 0,
@@ -84,30 +86,47 @@ impl<'a> Worker<'a> {
     /// Does one operation and checks its answer.
     pub(crate) fn operate(&mut self) -> Result<(), LoadError> {
         match self.kind {
-            MetadataKind::Stat => self.stat(),
-            MetadataKind::Missing => {
-                let n = self.random();
-                absent(&self.tree.missing(n))
-            }
             MetadataKind::Find => self.find(),
             MetadataKind::CreateUnlink => self.create_unlink(),
             MetadataKind::Rename => self.rename(),
-            MetadataKind::Xattr => self.xattr(),
+            MetadataKind::Unpack => self.unpack(),
+            _ => {
+                let n = self.random();
+                self.ask(n)
+            }
+        }
+    }
+
+    /// Asks once for every name that will be asked for: of files the thread's share of
+    /// `threads`, of a walk the whole.
+    pub(crate) fn warm(&mut self, threads: u32) -> Result<(), LoadError> {
+        if self.kind.writes() {
+            return Ok(());
+        }
+        if self.kind == MetadataKind::Find {
+            return (0..self.tree.entries()).try_for_each(|_| self.find());
+        }
+        (u64::from(self.thread)..self.tree.len())
+            .step_by(threads as usize)
+            .try_for_each(|n| self.ask(n))
+    }
+
+    /// An operation on the file with this number, of the kinds that leave it as it is.
+    fn ask(&self, n: u64) -> Result<(), LoadError> {
+        match self.kind {
+            MetadataKind::Missing => absent(&self.tree.missing(n)),
+            MetadataKind::Xattr => self.xattr(n),
             MetadataKind::OpenClose => {
-                let path = {
-                    let n = self.random();
-                    self.tree.file(n)
-                };
+                let path = self.tree.file(n);
                 File::open(&path)
                     .map(drop)
                     .map_err(LoadError::io("open", &path))
             }
-            MetadataKind::Unpack => self.unpack(),
+            _ => self.stat(n),
         }
     }
 
-    fn stat(&mut self) -> Result<(), LoadError> {
-        let n = self.random();
+    fn stat(&self, n: u64) -> Result<(), LoadError> {
         let path = self.tree.file(n);
         let m = fs::symlink_metadata(&path).map_err(LoadError::io("stat", &path))?;
         let size = Tree::size(n);
@@ -188,8 +207,7 @@ impl<'a> Worker<'a> {
         absent(&from)
     }
 
-    fn xattr(&mut self) -> Result<(), LoadError> {
-        let n = self.random();
+    fn xattr(&self, n: u64) -> Result<(), LoadError> {
         let path = self.tree.file(n);
         let mut value = [0u8; 256];
         let length = getxattr(&path, XATTR, &mut value)

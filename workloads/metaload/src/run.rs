@@ -172,6 +172,9 @@ fn work(
     meeting: Option<&Meeting>,
 ) -> Result<(Tally, f64), LoadError> {
     let mut tally = Tally::new();
+    if job.warm {
+        worker.warm(job.threads)?;
+    }
     let ramp_end = Instant::now() + Duration::from_millis(job.ramp_ms);
     while Instant::now() < ramp_end && !failed.load(Ordering::Relaxed) {
         worker.operate()?;
@@ -213,6 +216,7 @@ mod tests {
             threads: 2,
             runtime_ms: 30,
             ramp_ms: 5,
+            warm: true,
             kernel_cache: KernelCache::None,
         }
     }
