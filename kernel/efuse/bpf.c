@@ -337,6 +337,7 @@ static int efuse_ops_reg(void *kdata, struct bpf_link *link)
 	list_add(&attachment->entry, &efuse_attachments);
 	/* Changes without programs were not noted: what is older is void */
 	__efuse_all_changed(ec);
+	WRITE_ONCE(ec->keep, ops->flags & EFUSE_OPS_KEEP);
 	rcu_assign_pointer(ec->ops, ops);
 	attachment = NULL;
 out:
@@ -365,6 +366,7 @@ static void efuse_ops_unreg(void *kdata, struct bpf_link *link)
 	mutex_lock(&efuse_attach_lock);
 	attachment = efuse_find_attachment(kdata);
 	if (attachment) {
+		WRITE_ONCE(attachment->fc->efuse->keep, false);
 		rcu_assign_pointer(attachment->fc->efuse->ops, NULL);
 		list_del(&attachment->entry);
 	}
@@ -406,6 +408,8 @@ static int efuse_ops_update(void *kdata, void *old_kdata, struct bpf_link *link)
 		/* What was there stays */
 	} else if (attachment) {
 		attachment->ops = ops;
+		WRITE_ONCE(attachment->fc->efuse->keep,
+			   ops->flags & EFUSE_OPS_KEEP);
 		rcu_assign_pointer(attachment->fc->efuse->ops, ops);
 	} else {
 		err = -ENOENT;

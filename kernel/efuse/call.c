@@ -169,6 +169,7 @@ bool __efuse_before(struct efuse_conn *ec, struct fuse_mount *fm,
 	struct efuse_call call;
 	efuse_program_t program;
 	bool answered = false;
+	int verdict;
 
 	call.inode = NULL;
 	if (args->efuse.asked || !rcu_access_pointer(ec->ops))
@@ -187,8 +188,17 @@ bool __efuse_before(struct efuse_conn *ec, struct fuse_mount *fm,
 	efuse_call_init(&call, ec, ops, fm, args);
 	if (!efuse_may_ask(fm, &call.ctx))
 		goto out;
-	answered = program(&call.ctx) == EFUSE_ANSWER && call.answered;
+	verdict = program(&call.ctx);
+	answered = verdict == EFUSE_ANSWER && call.answered;
+	if (verdict == EFUSE_LIST && args->opcode == FUSE_READDIRPLUS)
+		args->opcode = FUSE_READDIR;
 	args->efuse.cookie = call.ctx.cookie;
+	if (answered && call.ctx.caller == EFUSE_ANYONE &&
+	    (ops->flags & EFUSE_OPS_KEEP)) {
+		args->efuse.entry_seq = call.entry_seq;
+		args->efuse.attr_seq = call.attr_seq;
+		args->efuse.atime_settled = call.atime_settled;
+	}
 out:
 	rcu_read_unlock();
 	if (!answered) {
@@ -284,6 +294,97 @@ void __efuse_lookup_done(struct fuse_args *args, struct inode *inode)
 	}
 	iput(args->efuse.inode);
 	args->efuse.inode = NULL;
+}
+
+/*
+ * The attributes of an answer may be used again if they are what the inode has
+ * now: a reply that came in between may have kept them out of it. What comes
+ * later and replaces them says so under the same lock.
+ */
+void __efuse_attr_answered(struct inode *inode, const struct fuse_args *args,
+			   const struct fuse_attr *attr)
+{
+	struct user_namespace *user_ns = get_fuse_conn(inode)->user_ns;
+	struct fuse_inode *fi = get_fuse_inode(inode);
+	struct timespec64 atime = { attr->atime, attr->atimensec };
+	struct timespec64 mtime = { attr->mtime, attr->mtimensec };
+	struct timespec64 ctime = { attr->ctime, attr->ctimensec };
+	struct timespec64 have[3];
+
+	spin_lock(&fi->lock);
+	have[0] = inode_get_atime(inode);
+	have[1] = inode_get_mtime(inode);
+	have[2] = inode_get_ctime(inode);
+	if (((inode->i_mode ^ attr->mode) & 07777) == 0 &&
+	    i_size_read(inode) == attr->size &&
+	    inode->i_nlink == attr->nlink && inode->i_blocks == attr->blocks &&
+	    uid_eq(inode->i_uid, make_kuid(user_ns, attr->uid)) &&
+	    gid_eq(inode->i_gid, make_kgid(user_ns, attr->gid)) &&
+	    timespec64_equal(&have[0], &atime) &&
+	    timespec64_equal(&have[1], &mtime) &&
+	    timespec64_equal(&have[2], &ctime)) {
+		WRITE_ONCE(fi->efuse_atime_settled, args->efuse.atime_settled);
+		WRITE_ONCE(fi->efuse_attr_seq, args->efuse.attr_seq);
+	}
+	spin_unlock(&fi->lock);
+}
+
+/* Without locks: what has changed since @seq is told by its stamp alone. */
+bool __efuse_attr_kept(struct inode *inode, u64 seq)
+{
+	struct efuse_conn *ec = efuse_conn(get_fuse_conn(inode));
+	struct fuse_inode *fi = get_fuse_inode(inode);
+
+	if (!ec || !READ_ONCE(ec->keep) || !efuse_seq_valid(ec, seq) ||
+	    !efuse_attr_fresh(ec, fi->nodeid, seq,
+			      READ_ONCE(fi->efuse_atime_settled)))
+		return false;
+	this_cpu_inc(ec->kept->getattrs);
+	return true;
+}
+
+/*
+ * Without locks as well. A rename meanwhile may pair the new name with the old
+ * directory or the other way round; to whoever walks, it came just after.
+ */
+bool __efuse_entry_kept(struct dentry *entry, u64 seq)
+{
+	struct efuse_conn *ec = efuse_conn(get_fuse_conn_super(entry->d_sb));
+	struct name_snapshot name;
+	struct inode *dir;
+	u64 parent = 0;
+	u64 hash[2];
+
+	if (!ec || !READ_ONCE(ec->keep) || !efuse_seq_valid(ec, seq))
+		return false;
+	rcu_read_lock();
+	dir = d_inode_rcu(READ_ONCE(entry->d_parent));
+	if (dir)
+		parent = get_node_id(dir);
+	rcu_read_unlock();
+	take_dentry_name_snapshot(&name, entry);
+	efuse_hash_name(ec, name.name.name, name.name.len, hash);
+	release_dentry_name_snapshot(&name);
+	if (!parent || !efuse_name_fresh(ec, parent, hash, seq))
+		return false;
+	this_cpu_inc(ec->kept->lookups);
+	return true;
+}
+
+/* Lines for the control file system. */
+int efuse_kept_show(const struct efuse_conn *ec, char *buf, int size)
+{
+	u64 lookups = 0, getattrs = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		const struct efuse_kept *kept = per_cpu_ptr(ec->kept, cpu);
+
+		lookups += READ_ONCE(kept->lookups);
+		getattrs += READ_ONCE(kept->getattrs);
+	}
+	return scnprintf(buf, size, "kept_lookup %llu\nkept_getattr %llu\n",
+			 lookups, getattrs);
 }
 
 static int efuse_inode_is(struct inode *inode, void *nodeid)
@@ -452,10 +553,12 @@ static int efuse_check_entry(struct efuse_call *call,
 			     u64 attr_seq)
 {
 	const struct efuse_conn *ec = call->ec;
+	bool settled = efuse_attr_settled(&entry->attr);
 	struct inode *inode;
 
 	if (!efuse_name_fresh(ec, call->ctx.nodeid, call->ctx.name_hash, seq))
 		return -ESTALE;
+	call->entry_seq = seq;
 	if (!entry->nodeid)
 		return 0;
 	if (entry->nodeid == FUSE_ROOT_ID ||
@@ -468,13 +571,14 @@ static int efuse_check_entry(struct efuse_call *call,
 		return -ENOENT;
 	if (!efuse_seq_valid(ec, attr_seq) ||
 	    !efuse_node_same(ec, entry->nodeid, seq) ||
-	    !efuse_attr_fresh(ec, entry->nodeid, attr_seq,
-			      efuse_attr_settled(&entry->attr)))
+	    !efuse_attr_fresh(ec, entry->nodeid, attr_seq, settled))
 		return -ESTALE;
 	inode = igrab(inode);
 	if (!inode)
 		return -ENOENT;
 	call->inode = inode;
+	call->attr_seq = attr_seq;
+	call->atime_settled = settled;
 	return 0;
 }
 
@@ -486,6 +590,8 @@ static int efuse_check_attr(struct efuse_call *call, u32 mode, u64 size,
 		return -EINVAL;
 	if (!efuse_attr_fresh(call->ec, call->ctx.nodeid, seq, settled))
 		return -ESTALE;
+	call->attr_seq = seq;
+	call->atime_settled = settled;
 	return 0;
 }
 
@@ -583,6 +689,7 @@ int efuse_call_error(struct efuse_call *call, int error, u64 seq)
 		if (!efuse_name_fresh(call->ec, call->ctx.nodeid,
 				      call->ctx.name_hash, seq))
 			err = -ESTALE;
+		call->entry_seq = seq;
 		break;
 	case FUSE_GETXATTR:
 	case FUSE_LISTXATTR:

@@ -50,7 +50,9 @@ struct efuse_conn *efuse_conn_alloc(void)
 			     GFP_KERNEL_ACCOUNT);
 	ec->io_stats = alloc_percpu_gfp(struct efuse_io_stats,
 					GFP_KERNEL_ACCOUNT | __GFP_ZERO);
-	if (!ec->nodes || !ec->names || !ec->io_stats) {
+	ec->kept = alloc_percpu_gfp(struct efuse_kept,
+				    GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	if (!ec->nodes || !ec->names || !ec->io_stats || !ec->kept) {
 		efuse_conn_destroy(ec);
 		return NULL;
 	}
@@ -66,6 +68,7 @@ void efuse_conn_destroy(struct efuse_conn *ec)
 	kvfree(ec->nodes);
 	kvfree(ec->names);
 	free_percpu(ec->io_stats);
+	free_percpu(ec->kept);
 	kfree(ec);
 }
 

@@ -676,6 +676,7 @@ static int efuse_data_show(const struct efuse_conn *ec, char *buf, int size)
 			 READ_ONCE(ec->cache.budget),
 			 atomic_long_read(&ec->cache.used),
 			 READ_ONCE(ec->cache.blocks));
+	len += efuse_kept_show(ec, buf + len, size - len);
 	return len;
 }
 

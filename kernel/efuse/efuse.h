@@ -52,6 +52,10 @@ struct efuse_request {
 	struct inode *inode;
 	struct efuse_change change;
 	struct efuse_write write;
+	/* When name and attributes of the answer were learnt; 0: to be asked for again */
+	u64 entry_seq;
+	u64 attr_seq;
+	bool atime_settled;
 	/* A program was asked already */
 	bool asked;
 };

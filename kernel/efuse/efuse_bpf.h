@@ -12,13 +12,17 @@
 #define EFUSE_OPS_PER_CALLER	(1U << 0)
 /* Cached data hold until they are changed, and not only until the next open */
 #define EFUSE_OPS_KEEP_DATA	(1U << 1)
-#define EFUSE_OPS_FLAGS		(EFUSE_OPS_PER_CALLER | EFUSE_OPS_KEEP_DATA)
+/* Names and attributes in answers hold until they change, not for one use alone */
+#define EFUSE_OPS_KEEP		(1U << 2)
+#define EFUSE_OPS_FLAGS		(EFUSE_OPS_PER_CALLER | \
+				 EFUSE_OPS_KEEP_DATA | EFUSE_OPS_KEEP)
 
 #define EFUSE_OPS_NAME_LEN	16
 
 /* What a program returns; anything else counts as EFUSE_PASS */
 #define EFUSE_PASS		0	/* ask the daemon */
 #define EFUSE_ANSWER		1	/* take what bpf_efuse_reply() was given */
+#define EFUSE_LIST		2	/* READDIRPLUS: names alone will do */
 
 /*
  * What a program for data returns: the path that a read or write takes, and

@@ -13,6 +13,10 @@ void __efuse_before_background(struct efuse_conn *ec, struct fuse_mount *fm,
 void __efuse_after(struct efuse_conn *ec, struct fuse_mount *fm,
 		   struct fuse_args *args, ssize_t ret);
 void __efuse_lookup_done(struct fuse_args *args, struct inode *inode);
+void __efuse_attr_answered(struct inode *inode, const struct fuse_args *args,
+			   const struct fuse_attr *attr);
+bool __efuse_attr_kept(struct inode *inode, u64 seq);
+bool __efuse_entry_kept(struct dentry *entry, u64 seq);
 void __efuse_attr_changed(struct efuse_conn *ec, u64 nodeid, u32 mask);
 void __efuse_node_changed(struct efuse_conn *ec, u64 nodeid);
 void __efuse_node_evicted(struct efuse_conn *ec, u64 nodeid);
@@ -111,6 +115,53 @@ static inline void efuse_lookup_done(struct fuse_args *args,
 static inline u64 efuse_forget_count(const struct fuse_inode *fi)
 {
 	return fi->nlookup - min(fi->nlookup, fi->efuse_nlookup);
+}
+
+/* @attr, which a program may have answered with, went into @inode. */
+static inline void efuse_attr_answered(struct inode *inode,
+				       const struct fuse_args *args,
+				       const struct fuse_attr *attr)
+{
+	if (args->efuse.attr_seq)
+		__efuse_attr_answered(inode, args, attr);
+}
+
+/* Other attributes go into an inode. Under fi->lock. */
+static inline void efuse_attr_replaced(struct fuse_inode *fi)
+{
+	WRITE_ONCE(fi->efuse_attr_seq, 0);
+}
+
+/*
+ * When a program learnt what it answered about the name, in the dentry of it; 0 if
+ * it was not asked. Dentries of fuse use d_time for nothing else.
+ */
+static inline void efuse_entry_answered(struct dentry *entry, u64 seq)
+{
+	if (IS_ENABLED(CONFIG_64BIT))
+		WRITE_ONCE(entry->d_time, seq);
+}
+
+/* Whether a dentry that has no time may be found again as long as nothing changes. */
+static inline bool efuse_entry_worth_keeping(const struct dentry *entry)
+{
+	return READ_ONCE(entry->d_time);
+}
+
+/* Whether a program would answer with what @entry says. */
+static inline bool efuse_entry_kept(struct dentry *entry)
+{
+	u64 seq = READ_ONCE(entry->d_time);
+
+	return IS_ENABLED(CONFIG_64BIT) && seq && __efuse_entry_kept(entry, seq);
+}
+
+/* Whether the attributes in @inode are what a program would answer with. */
+static inline bool efuse_attr_kept(struct inode *inode)
+{
+	u64 seq = READ_ONCE(get_fuse_inode(inode)->efuse_attr_seq);
+
+	return seq && __efuse_attr_kept(inode, seq);
 }
 
 /* Attributes in @mask (STATX_*) are not what they were. */

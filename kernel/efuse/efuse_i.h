@@ -107,12 +107,20 @@ struct efuse_bounce {
 	struct bio_vec bvecs[EFUSE_BOUNCE_MAX];
 };
 
+/* Times that an answer was used again instead of asking a program. */
+struct efuse_kept {
+	u64 lookups;
+	u64 getattrs;
+};
+
 #define EFUSE_NODE_BITS	14
 #define EFUSE_NAME_BITS	15
 
 struct efuse_conn {
 	/* The attached programs, or NULL. Changed under efuse_attach_lock. */
 	struct efuse_ops __rcu *ops;
+	/* EFUSE_OPS_KEEP of the attached set */
+	bool keep;
 	/* Goes up with every change */
 	atomic64_t clock;
 	/* Nothing that was learnt before this is used */
@@ -123,6 +131,7 @@ struct efuse_conn {
 	struct efuse_name_slot *names;
 	struct efuse_io_stats __percpu *io_stats;
 	struct efuse_cache cache;
+	struct efuse_kept __percpu *kept;
 };
 
 /* change.c */
@@ -155,6 +164,10 @@ struct efuse_call {
 	struct fuse_args *args;
 	/* LOOKUP: the inode of the answer, held */
 	struct inode *inode;
+	/* When name and attributes of the answer were learnt */
+	u64 entry_seq;
+	u64 attr_seq;
+	bool atime_settled;
 	bool after;
 	bool answered;
 	/* The answer: 0 or a negative error, and the size of what was written */
@@ -178,6 +191,8 @@ int efuse_call_dirent(struct efuse_call *call, u32 offset,
 		      struct efuse_dirent *out);
 int efuse_call_inode(struct efuse_call *call, u64 nodeid,
 		     struct efuse_inode_info *out);
+
+int efuse_kept_show(const struct efuse_conn *ec, char *buf, int size);
 
 /* bpf.c */
 int efuse_bpf_init(void);

@@ -50,6 +50,8 @@ const TUNABLES: &str = ".rodata.efuse";
 const PER_CALLER: u32 = 1;
 /// `efuse_ops.flags`: cached data hold until they are changed.
 const KEEP_DATA: u32 = 2;
+/// `efuse_ops.flags`: answers hold until something changes.
+const KEEP: u32 = 4;
 /// Where `efuse_ops.cache_bytes` is.
 const CACHE_BYTES: std::ops::Range<usize> = 24..32;
 
@@ -248,9 +250,13 @@ fn settle(
     for mut map in object.maps_mut() {
         let map_name = map.name().to_string_lossy().into_owned();
         if map.map_type() == MapType::StructOps {
-            let mut flags = if tunables.per_caller { PER_CALLER } else { 0 };
-            if tunables.until_invalidated {
-                flags |= KEEP_DATA;
+            let mut flags = if tunables.until_invalidated {
+                KEEP_DATA | flags_of(&mut map) & KEEP
+            } else {
+                0
+            };
+            if tunables.per_caller {
+                flags |= PER_CALLER;
             }
             set_dev(&mut map, name, dev, flags)?;
             if let Some(bytes) = tunables.cache_bytes {
@@ -286,6 +292,13 @@ fn settle(
         return Err(missing("tunables".to_owned()));
     }
     Ok(())
+}
+
+/// What the policy itself has in `struct efuse_ops.flags`.
+fn flags_of(map: &mut OpenMapMut<'_>) -> u32 {
+    map.initial_value_mut()
+        .and_then(|value| value.get(4..8)?.try_into().ok())
+        .map_or(0, u32::from_ne_bytes)
 }
 
 /// Fills in the first members of `struct efuse_ops` in `efuse.h`: dev, flags.

@@ -112,7 +112,8 @@ pub struct Requests {
 pub struct Served {
     /// The opcode's name (`LOOKUP`).
     pub opcode: String,
-    /// Answered inside the kernel, by what they were answered from (`maps`).
+    /// Answered inside the kernel, by what they were answered from: `maps`, or `kept` where
+    /// an earlier answer from the maps was used again, as nothing had changed.
     pub kernel: BTreeMap<String, u64>,
     /// Passed to the daemon, by the reason (`miss`, `expired`, `changed`, ...).
     pub passed: BTreeMap<String, u64>,

@@ -123,7 +123,7 @@ fn table(page: &Page<'_>, test: &Test, cells: &[(&str, &[Share])]) -> Markup {
     html! {
         (scrolling(&format!("{}, requests by who served them as a table", test.id), &table))
         p.job {
-            "Reasons: miss, it was not in the maps; expired, the daemon's timeout had passed; changed, something it depends on had changed since; "
+            "Answered from the maps of the programs, or from an answer of theirs that was kept, as nothing had changed. Reasons: miss, it was not in the maps; expired, the daemon's timeout had passed; changed, something it depends on had changed since; "
             "gone, its inode is not in memory; unfit, it does not fit into the maps."
         }
     }

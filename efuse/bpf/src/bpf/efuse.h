@@ -7,6 +7,7 @@
 #ifndef EFUSE_H
 #define EFUSE_H
 
+#include <stdbool.h>
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
@@ -14,6 +15,7 @@
 /* What a program returns */
 #define EFUSE_PASS	0 /* ask the daemon */
 #define EFUSE_ANSWER	1 /* take what bpf_efuse_reply() or _reply_error() was given */
+#define EFUSE_LIST	2 /* READDIRPLUS: names alone will do */
 
 /* What a program for data returns: which way, and whether it wants to see it after */
 #define EFUSE_IO_DAEMON	 0
@@ -31,6 +33,11 @@
 /* efuse_ops.flags: replies depend on who asks; cached data hold beyond the next open */
 #define EFUSE_OPS_PER_CALLER	(1U << 0)
 #define EFUSE_OPS_KEEP_DATA	(1U << 1)
+/*
+ * Names and attributes in answers hold until they change: the kernel may use them
+ * again without asking. The loader takes it back without --until-invalidated.
+ */
+#define EFUSE_OPS_KEEP	(1U << 2)
 
 /* The request. Only cookie may be written. */
 struct efuse_ctx {
@@ -123,6 +130,8 @@ struct efuse_ops {
 	int (*unlink)(struct efuse_ctx *req);
 	int (*unlink_after)(struct efuse_ctx *req);
 	int (*rmdir_after)(struct efuse_ctx *req);
+	int (*rename_after)(struct efuse_ctx *req);
+	int (*readdirplus)(struct efuse_ctx *req);
 	int (*readdirplus_after)(struct efuse_ctx *req);
 	int (*read)(struct efuse_io *io);
 	int (*read_after)(struct efuse_io *io);

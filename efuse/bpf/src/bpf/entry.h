@@ -136,6 +136,20 @@ static __always_inline void entry_learn_removed(struct efuse_ctx *req)
 		count(req, entry_learn_absent(req));
 }
 
+/* RENAME and RENAME2: the old name is gone, unless something was put in its place. */
+static __always_inline void entry_learn_renamed(struct efuse_ctx *req)
+{
+	const __u32 noreplace = 1;
+	struct fuse_rename2_in in = {};
+
+	if (req->error)
+		return;
+	if (req->opcode == FUSE_RENAME2 &&
+	    (bpf_efuse_read_arg(req, 0, 0, &in, sizeof(in)) != sizeof(in) || in.flags & ~noreplace))
+		return;
+	count(req, entry_learn_absent(req));
+}
+
 /* The reply to LOOKUP and to whatever makes a name. */
 static __always_inline void entry_learn_reply(struct efuse_ctx *req)
 {
@@ -156,24 +170,33 @@ static __always_inline void entry_learn_reply(struct efuse_ctx *req)
 /* More than fit into one reply: an entry takes at least 160 bytes of a page. */
 #define MAX_DIRENTS 32
 
-static __always_inline void entry_learn_directory(struct efuse_ctx *req)
+/* Whether everything in it is known now. */
+static __always_inline bool entry_learn_directory(struct efuse_ctx *req)
 {
 	struct entry_key key = { .parent = req->nodeid, .caller = req->caller };
 	struct efuse_dirent dirent;
 	__u32 offset = 0;
+	bool all = true;
 
 	for (int i = 0; i < MAX_DIRENTS; i++) {
 		const struct fuse_entry_out *out = (void *)dirent.entry;
+		enum outcome outcome;
 
 		if (bpf_efuse_dirent(req, offset, &dirent))
-			return;
+			return all;
 		offset = dirent.next;
-		if (!out->nodeid)
+		if (!out->nodeid) {
+			/* "." and ".." are not looked up */
+			all &= dirent.name_len < 3;
 			continue;
+		}
 		key.name_hash[0] = dirent.name_hash[0];
 		key.name_hash[1] = dirent.name_hash[1];
-		count(req, entry_learn(req, &key, out));
+		outcome = entry_learn(req, &key, out);
+		all &= outcome == LEARNT;
+		count(req, outcome);
 	}
+	return false;
 }
 
 #endif /* EFUSE_ENTRY_H */

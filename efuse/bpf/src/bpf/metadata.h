@@ -6,7 +6,7 @@
 #ifndef EFUSE_METADATA_H
 #define EFUSE_METADATA_H
 
-#include "entry.h"
+#include "list.h"
 #include "xattr.h"
 #include "member.h"
 
@@ -16,8 +16,9 @@ BEFORE(statx, statx_answer)
 BEFORE(getxattr, xattr_answer)
 BEFORE(listxattr, xattr_answer)
 BEFORE(readlink, xattr_answer)
+BEFORE(readdirplus, list_advise)
 
-AFTER(lookup_after, entry_learn_reply)
+AFTER(lookup_after, list_learn_lookup)
 AFTER(create_after, entry_learn_reply)
 AFTER(mknod_after, entry_learn_reply)
 AFTER(mkdir_after, entry_learn_reply)
@@ -25,7 +26,8 @@ AFTER(symlink_after, entry_learn_reply)
 AFTER(link_after, entry_learn_reply)
 AFTER(unlink_after, entry_learn_removed)
 AFTER(rmdir_after, entry_learn_removed)
-AFTER(readdirplus_after, entry_learn_directory)
+AFTER(rename_after, entry_learn_renamed)
+AFTER(readdirplus_after, list_learn)
 AFTER(getattr_after, attr_learn_reply)
 AFTER(setattr_after, attr_learn_reply)
 AFTER(statx_after, statx_learn)
@@ -35,6 +37,7 @@ AFTER(readlink_after, xattr_learn)
 
 /* Members of a set that answers metadata */
 #define METADATA_MEMBERS \
+	.flags = EFUSE_OPS_KEEP, \
 	.lookup = (void *)lookup, \
 	.lookup_after = (void *)lookup_after, \
 	.getattr = (void *)getattr, \
@@ -55,6 +58,8 @@ AFTER(readlink_after, xattr_learn)
 	.link_after = (void *)link_after, \
 	.unlink_after = (void *)unlink_after, \
 	.rmdir_after = (void *)rmdir_after, \
+	.rename_after = (void *)rename_after, \
+	.readdirplus = (void *)readdirplus, \
 	.readdirplus_after = (void *)readdirplus_after
 
 #endif /* EFUSE_METADATA_H */

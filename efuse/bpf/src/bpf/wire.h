@@ -14,6 +14,7 @@ enum opcode {
 	FUSE_READLINK = 5,
 	FUSE_GETXATTR = 22,
 	FUSE_LISTXATTR = 23,
+	FUSE_RENAME2 = 45,
 	FUSE_STATX = 52,
 	OPCODES = 64,
 };
@@ -49,6 +50,18 @@ struct fuse_statx_out {
 	__u32 attr_valid_nsec, flags;
 	__u64 spare[2];
 	__u64 stat[32];
+};
+
+struct fuse_read_in {
+	__u64 fh, offset;
+	__u32 size, read_flags;
+	__u64 lock_owner;
+	__u32 flags, padding;
+};
+
+struct fuse_rename2_in {
+	__u64 newdir;
+	__u32 flags, padding;
 };
 
 struct fuse_getxattr_in {
