@@ -5,10 +5,12 @@
  * by programs of any other type.
  *
  * A set belongs to one connection, which its number "dev" names, and is there as
- * long as its link is. One connection has one set at a time.
+ * long as its link and the connection's mounts are. One connection has one set at
+ * a time.
  *
- * Locks: efuse_attach_lock is outside fuse_mutex, and inside whatever the BPF
- * core holds when it calls us. ec->ops is changed under efuse_attach_lock and
+ * Locks: the last unmount holds s_umount and calls the BPF core, which takes a
+ * mutex of its own around its calls to us; inside that come efuse_attach_lock, then
+ * fuse_mutex. ec->ops is changed under efuse_attach_lock and
  * read under RCU; the BPF core lets a grace period pass before it frees a set
  * that was taken off. fc->efuse is set once and lives as long as the connection.
  */
@@ -20,6 +22,7 @@
 #include <linux/bpf_verifier.h>
 #include <linux/btf.h>
 #include <linux/btf_ids.h>
+#include <linux/capability.h>
 #include <linux/list.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
@@ -29,6 +32,8 @@
 struct efuse_attachment {
 	struct list_head entry;
 	struct efuse_ops *ops;
+	/* Not held: it calls efuse_ops_unreg() before it goes */
+	struct bpf_link *link;
 	/* Held */
 	struct fuse_conn *fc;
 };
@@ -300,6 +305,15 @@ static struct fuse_conn *efuse_find_conn(u32 dev)
 	return found;
 }
 
+/*
+ * A program is as good as the daemon: it may present files with any owner and
+ * mode. So it takes what mounting for all users of the connection takes.
+ */
+static bool efuse_may_attach(const struct fuse_conn *fc)
+{
+	return ns_capable(fc->user_ns, CAP_SYS_ADMIN);
+}
+
 static int efuse_ops_reg(void *kdata, struct bpf_link *link)
 {
 	struct efuse_attachment *attachment;
@@ -322,9 +336,12 @@ static int efuse_ops_reg(void *kdata, struct bpf_link *link)
 		goto out;
 	}
 	ec = fc->efuse;
-	if (rcu_access_pointer(ec->ops)) {
-		fuse_conn_put(fc);
+	if (!efuse_may_attach(fc))
+		err = -EPERM;
+	else if (rcu_access_pointer(ec->ops))
 		err = -EBUSY;
+	if (err) {
+		fuse_conn_put(fc);
 		goto out;
 	}
 	err = efuse_cache_set_budget(&ec->cache, ops->cache_bytes);
@@ -333,6 +350,7 @@ static int efuse_ops_reg(void *kdata, struct bpf_link *link)
 		goto out;
 	}
 	attachment->ops = ops;
+	attachment->link = link;
 	attachment->fc = fc;
 	list_add(&attachment->entry, &efuse_attachments);
 	/* Changes without programs were not noted: what is older is void */
@@ -400,19 +418,19 @@ static int efuse_ops_update(void *kdata, void *old_kdata, struct bpf_link *link)
 		return -EINVAL;
 	mutex_lock(&efuse_attach_lock);
 	attachment = efuse_find_attachment(old);
-	if (attachment) {
+	if (!attachment)
+		err = -ENOENT;
+	else if (!efuse_may_attach(attachment->fc))
+		err = -EPERM;
+	else
 		err = efuse_cache_set_budget(&attachment->fc->efuse->cache,
 					     ops->cache_bytes);
-	}
-	if (err) {
-		/* What was there stays */
-	} else if (attachment) {
+	/* On an error what was there stays */
+	if (!err) {
 		attachment->ops = ops;
 		WRITE_ONCE(attachment->fc->efuse->keep,
 			   ops->flags & EFUSE_OPS_KEEP);
 		rcu_assign_pointer(attachment->fc->efuse->ops, ops);
-	} else {
-		err = -ENOENT;
 	}
 	mutex_unlock(&efuse_attach_lock);
 	return err;
@@ -495,6 +513,33 @@ static struct bpf_struct_ops bpf_efuse_ops = {
 	.owner = THIS_MODULE,
 	.name = "efuse_ops",
 };
+
+/*
+ * The last mount of a connection goes; it is not on the list of connections any
+ * more. Whoever attaches at the same time has either not found it there, or is
+ * seen here, as efuse_attach_lock is held from finding it to being attached.
+ */
+void efuse_conn_gone(struct fuse_conn *fc)
+{
+	struct efuse_attachment *attachment;
+	struct bpf_link *link = NULL;
+
+	mutex_lock(&efuse_attach_lock);
+	list_for_each_entry(attachment, &efuse_attachments, entry) {
+		if (attachment->fc != fc)
+			continue;
+		/* One that goes just now takes the programs off by itself */
+		link = bpf_link_inc_not_zero(attachment->link);
+		if (IS_ERR(link))
+			link = NULL;
+		break;
+	}
+	mutex_unlock(&efuse_attach_lock);
+	if (link) {
+		link->ops->detach(link);
+		bpf_link_put(link);
+	}
+}
 
 /* Called with the last reference to a connection gone. */
 void efuse_conn_free(struct fuse_conn *fc)

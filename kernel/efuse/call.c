@@ -111,6 +111,7 @@ static u32 efuse_room(const struct fuse_args *args)
 	return args->out_numargs ? args->out_args[args->out_numargs - 1].size : 0;
 }
 
+/* Under rcu_read_lock(). */
 static void efuse_call_init(struct efuse_call *call, struct efuse_conn *ec,
 			    const struct efuse_ops *ops, struct fuse_mount *fm,
 			    struct fuse_args *args)
@@ -118,6 +119,7 @@ static void efuse_call_init(struct efuse_call *call, struct efuse_conn *ec,
 	struct fuse_conn *fc = fm->fc;
 	struct efuse_ctx *ctx = &call->ctx;
 	int name = efuse_name_arg(args->opcode);
+	struct inode *inode;
 	int i;
 
 	memset(call, 0, sizeof(*call));
@@ -125,6 +127,9 @@ static void efuse_call_init(struct efuse_call *call, struct efuse_conn *ec,
 	call->fm = fm;
 	call->args = args;
 	ctx->nodeid = args->nodeid;
+	inode = efuse_find_inode(fm, args->nodeid);
+	if (inode)
+		ctx->generation = inode->i_generation;
 	ctx->seq = args->efuse.seq;
 	ctx->cookie = args->efuse.cookie;
 	ctx->opcode = args->opcode;
@@ -141,7 +146,7 @@ static void efuse_call_init(struct efuse_call *call, struct efuse_conn *ec,
 	    args->opcode != FUSE_LISTXATTR)
 		ctx->caller = EFUSE_ANYONE;
 	else
-		ctx->caller = (u64)ctx->gid << 32 | ctx->uid;
+		ctx->caller = efuse_hash_caller(ec, current_cred());
 	for (i = 0; i < args->in_numargs; i++)
 		ctx->in_size += args->in_args[i].size;
 	ctx->out_size = efuse_room(args);
@@ -252,6 +257,8 @@ void __efuse_after(struct efuse_conn *ec, struct fuse_mount *fm,
 	struct efuse_call call;
 	u64 child, seq;
 
+	/* IOCTL sends its arguments again if the daemon wants more of them */
+	args->efuse.asked = false;
 	if (!args->efuse.seq && !rcu_access_pointer(ec->ops))
 		return;
 	child = ret < 0 ? 0 : efuse_reply_node(args);

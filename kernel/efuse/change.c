@@ -26,6 +26,7 @@
  */
 #include "efuse_i.h"
 
+#include <linux/cred.h>
 #include <linux/hash.h>
 #include <linux/percpu.h>
 #include <linux/stringhash.h>
@@ -81,6 +82,25 @@ void efuse_hash_name(const struct efuse_conn *ec, const char *name,
 {
 	hash[0] = siphash(name, len, &ec->name_key);
 	hash[1] = (u64)len << 32 | full_name_hash(NULL, name, len);
+}
+
+/*
+ * What a daemon can decide by: ids and supplementary groups, which it finds in
+ * /proc/PID/status. Never EFUSE_ANYONE.
+ */
+u64 efuse_hash_caller(const struct efuse_conn *ec, const struct cred *cred)
+{
+	const struct group_info *groups = cred->group_info;
+	u64 hash = siphash_2u64((u64)__kgid_val(cred->fsgid) << 32 |
+				__kuid_val(cred->fsuid), groups->ngroups,
+				&ec->name_key);
+	int i;
+
+	/* Sorted, so that equal sets have equal hashes */
+	for (i = 0; i < groups->ngroups; i++)
+		hash = siphash_2u64(hash, __kgid_val(groups->gid[i]),
+				    &ec->name_key);
+	return hash == EFUSE_ANYONE ? 0 : hash;
 }
 
 static u32 efuse_node_index(u64 nodeid)

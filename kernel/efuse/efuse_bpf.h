@@ -74,8 +74,8 @@ struct efuse_ctx {
 	 */
 	u64 seq;
 	/*
-	 * Part of every key: EFUSE_ANYONE, or who asks where the daemon itself
-	 * decides by that.
+	 * Part of every key: EFUSE_ANYONE, or where the daemon itself decides by
+	 * who asks, a hash of user, group and supplementary groups.
 	 */
 	u64 caller;
 	/* The request's name (of an entry or an extended attribute) as a key */
@@ -92,6 +92,9 @@ struct efuse_ctx {
 	/* After: what the daemon said, 0 or a negative error, and its size */
 	s32 error;
 	u32 reply_size;
+	/* Of the request's node, with which its number names one file for good */
+	u32 generation;
+	u32 pad;
 };
 
 /* One entry of a READDIRPLUS reply */

@@ -23,6 +23,7 @@ void __efuse_node_evicted(struct efuse_conn *ec, u64 nodeid);
 void __efuse_entry_changed(struct efuse_conn *ec, u64 parent, u64 child,
 			   const struct qstr *name);
 void __efuse_all_changed(struct efuse_conn *ec);
+void efuse_conn_gone(struct fuse_conn *fc);
 void efuse_conn_free(struct fuse_conn *fc);
 int __efuse_read_iter(struct efuse_conn *ec, struct kiocb *iocb,
 		      struct iov_iter *to, ssize_t *ret);

@@ -16,6 +16,8 @@
 #include "fuse_i.h"
 #include "efuse_bpf.h"
 
+struct cred;
+
 /*
  * When something of a node was last changed, in ticks of the connection's
  * clock, and how many requests are changing it now. See change.c.
@@ -139,6 +141,7 @@ struct efuse_conn *efuse_conn_alloc(void);
 void efuse_conn_destroy(struct efuse_conn *ec);
 void efuse_hash_name(const struct efuse_conn *ec, const char *name,
 		     unsigned int len, u64 hash[2]);
+u64 efuse_hash_caller(const struct efuse_conn *ec, const struct cred *cred);
 void efuse_change_begin(struct efuse_conn *ec, struct fuse_args *args);
 u64 efuse_change_end(struct efuse_conn *ec, struct fuse_args *args,
 		     u64 child);

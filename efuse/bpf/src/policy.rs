@@ -352,6 +352,8 @@ fn attach_hint(error: &libbpf_rs::Error) -> String {
     // The kind of libbpf-rs does not tell these apart.
     if text.contains("(os error 16)") {
         "programs are attached there already; detach them first".to_owned()
+    } else if text.contains("(os error 1)") {
+        "not permitted: it takes CAP_SYS_ADMIN, as mounting does".to_owned()
     } else if text.contains("(os error 19)") {
         "there is no such mount, or its daemon has ended".to_owned()
     } else {

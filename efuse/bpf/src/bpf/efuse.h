@@ -54,6 +54,7 @@ struct efuse_ctx {
 	__u32 out_size;
 	__s32 error;	  /* after: the daemon's, 0 or negative */
 	__u32 reply_size; /* after */
+	__u32 generation; /* of nodeid: the two name one file for good */
 } __attribute__((preserve_access_index));
 
 /* A read or write of data. Only cookie may be written. */

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use efuse_bpf::Dev;
 use efuse_bpf::hostile::{self, Case};
+use efuse_bpf::{Dev, Policy, Tunables};
 
-/// Check that the kernel refuses programs that overstep their bounds. Nothing is attached.
+/// Check that the kernel refuses programs that overstep their bounds, and to attach what somebody
+/// else has loaded. Nothing is attached.
 ///
 /// Exits with 1 if a program is taken that must not be, or refused for another reason.
 #[derive(Debug, Args)]
@@ -74,6 +75,43 @@ pub(crate) fn run(verb: &Selftest) -> Result<()> {
             CASES.len()
         );
     }
+    let policy = Policy::load("metadata", dev, &Tunables::default())?;
+    drop_sys_admin().context("cannot give CAP_SYS_ADMIN up")?;
+    match policy.attach() {
+        Err(error) if error.to_string().contains("not permitted") => {
+            println!("refused  attaching without CAP_SYS_ADMIN");
+        }
+        Err(error) => {
+            bail!("attaching without CAP_SYS_ADMIN is refused for another reason: {error}")
+        }
+        Ok(_) => bail!("programs are attached without CAP_SYS_ADMIN"),
+    }
     println!("{} programs refused", CASES.len());
+    Ok(())
+}
+
+/// For the rest of this process.
+fn drop_sys_admin() -> std::io::Result<()> {
+    // linux/capability.h; libc has neither.
+    const VERSION_3: u32 = 0x2008_0522;
+    const CAP_SYS_ADMIN: u32 = 21;
+    const WORDS: usize = 3;
+
+    let header = [VERSION_3, 0];
+    // Twice effective, permitted, inheritable: the lower and the upper half.
+    let mut data = [0u32; 2 * WORDS];
+    // SAFETY: the kernel reads the header and writes the two structures that version 3 has.
+    let got = unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()) };
+    if got != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    for word in &mut data[..WORDS] {
+        *word &= !(1 << CAP_SYS_ADMIN);
+    }
+    // SAFETY: the kernel reads both.
+    let set = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) };
+    if set != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
     Ok(())
 }
