@@ -3,6 +3,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use efuse_abi::wire::{InitIn, InitOut};
 use efuse_abi::{
@@ -15,7 +16,7 @@ use zerocopy::IntoBytes;
 use crate::dispatch::{Head, Outcome, dispatch};
 use crate::fs::{Context, FileSystem};
 use crate::notify::{Connection, Negotiation, Notifier};
-use crate::slow::stretched;
+use crate::slow::{Delays, Hindered};
 use crate::transport::{Channel, Exchange, ReceiveError, Transport, TransportError};
 
 /// How a session runs.
@@ -38,6 +39,11 @@ pub struct SessionConfig {
     /// A debug knob: how much longer each handler takes than it needs, in percent. Tests of
     /// measurements use it to make a daemon slower by a known amount.
     pub slow_percent: u16,
+    /// A debug knob: requests wait for random times of up to this before their handler and again
+    /// before the reply. Tests of races use it.
+    pub delay: Duration,
+    /// What the random times follow from.
+    pub delay_seed: u64,
 }
 
 impl Default for SessionConfig {
@@ -56,6 +62,8 @@ impl Default for SessionConfig {
                 | InitFlags::HAS_IOCTL_DIR
                 | InitFlags::INIT_EXT,
             slow_percent: 0,
+            delay: Duration::ZERO,
+            delay_seed: 0,
         }
     }
 }
@@ -143,18 +151,21 @@ impl Session {
             threads: Vec::new(),
         };
         let mut first = Some(channel);
-        let slow_percent = config.slow_percent;
         for worker in 0..states.len() {
             let mut channel = match first.take() {
                 Some(channel) => channel,
                 None => transport.channel(worker, max_write)?,
             };
             let (fs, states) = (Arc::clone(fs), Arc::clone(&states));
+            let hindered = Hindered {
+                percent: config.slow_percent,
+                delays: Delays::new(config.delay, config.delay_seed, worker),
+            };
             let thread = std::thread::Builder::new()
                 .name(format!("efuse-{worker}"))
                 .spawn(move || {
                     fs.worker_start();
-                    serve(&mut *channel, &*fs, dialect, &states, worker, slow_percent)
+                    serve(&mut *channel, &*fs, dialect, &states, worker, hindered)
                 })
                 .map_err(|source| SessionError::Thread { worker, source })?;
             session.threads.push(thread);
@@ -284,7 +295,7 @@ fn serve<F: FileSystem>(
     dialect: Dialect,
     states: &[WorkerState],
     worker: usize,
-    slow_percent: u16,
+    mut hindered: Hindered,
 ) -> Result<(), ReceiveError> {
     let state = &states[worker];
     let mut head = Head::EMPTY;
@@ -305,9 +316,7 @@ fn serve<F: FileSystem>(
                     state.current.store(unique, Ordering::Release);
                     let cx = Context::new(request.header, request.extensions, &state.interrupted);
                     let outcome = catch_unwind(AssertUnwindSafe(|| {
-                        stretched(slow_percent, || {
-                            dispatch(fs, &cx, &request, data, &mut head)
-                        })
+                        hindered.call(|| dispatch(fs, &cx, &request, data, &mut head))
                     }));
                     state.current.store(0, Ordering::Release);
                     outcome.unwrap_or_else(|_| {

@@ -47,6 +47,8 @@ pub struct Options {
     pub passthrough: bool,
     /// Let the kernel check POSIX ACLs (and with them all permissions).
     pub posix_acl: bool,
+    /// A debug knob: nobody but root is shown what is not a directory and belongs to others.
+    pub own_only: bool,
 }
 
 impl Default for Options {
@@ -56,6 +58,7 @@ impl Default for Options {
             attr_ttl: Duration::from_secs(1),
             passthrough: false,
             posix_acl: false,
+            own_only: false,
         }
     }
 }

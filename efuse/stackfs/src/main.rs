@@ -98,6 +98,26 @@ struct Cli {
     /// For testing whether a measurement notices.
     #[arg(long, value_name = "PERCENT", default_value_t = 0)]
     slow_percent: u16,
+
+    /// Debug knob: let each request wait for a random time of up to MAX microseconds before it is
+    /// done, and again before its reply. For looking for races.
+    #[arg(long, value_name = "MAX", default_value_t = 0)]
+    delay_replies_us: u32,
+
+    /// With --delay-replies-us: what the times follow from.
+    #[arg(
+        long,
+        value_name = "SEED",
+        default_value_t = 0,
+        requires = "delay_replies_us"
+    )]
+    delay_seed: u64,
+
+    /// Debug knob: the daemon, and not the kernel, decides who sees what: nobody but root finds
+    /// what belongs to others and is no directory. For testing that programs keep callers apart. Only with timeouts of
+    /// 0 is it true, as the kernel's own caches are everybody's.
+    #[arg(long, conflicts_with = "default_permissions")]
+    own_only: bool,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -131,6 +151,7 @@ fn run(cli: Cli) -> Result<()> {
             attr_ttl: cli.attr_timeout,
             passthrough: cli.passthrough,
             posix_acl: cli.posix_acl,
+            own_only: cli.own_only,
         },
     )?);
     let max_write = (cli.max_write << 10) & !4095;
@@ -143,7 +164,7 @@ fn run(cli: Cli) -> Result<()> {
         fstype: cli.fstype,
         source: cli.source.display().to_string(),
         allow_other: cli.allow_other,
-        default_permissions: cli.default_permissions || cli.allow_other,
+        default_permissions: (cli.default_permissions || cli.allow_other) && !cli.own_only,
         max_read: max_write,
         ..MountOptions::new(&cli.mountpoint)
     })?;
@@ -165,6 +186,8 @@ fn run(cli: Cli) -> Result<()> {
         max_background: cli.max_background,
         congestion_threshold: cli.max_background - cli.max_background / 4,
         slow_percent: cli.slow_percent,
+        delay: Duration::from_micros(cli.delay_replies_us.into()),
+        delay_seed: cli.delay_seed,
         ..SessionConfig::default()
     };
     let session = Session::start(&transport, &fs, &config)?;

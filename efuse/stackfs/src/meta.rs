@@ -10,6 +10,26 @@ use crate::sys::FdPath;
 use crate::{StackFs, attr, sys};
 
 impl StackFs {
+    /// Whether the daemon itself keeps this from who asks (`Options::own_only`).
+    pub(crate) fn hides(&self, cx: &Context<'_>, mode: u32, owner: u32) -> bool {
+        self.options.own_only
+            && cx.uid != 0
+            && cx.uid != owner
+            && mode & libc::S_IFMT != libc::S_IFDIR
+    }
+
+    /// The same for a node.
+    pub(crate) fn may_see(&self, cx: &Context<'_>, node: u64) -> Result<(), Errno> {
+        if !self.options.own_only {
+            return Ok(());
+        }
+        let stat = sys::fstat(self.node(node)?.fd())?;
+        if self.hides(cx, stat.st_mode, stat.st_uid) {
+            return Err(Errno::EACCES);
+        }
+        Ok(())
+    }
+
     pub(crate) fn do_getattr(&self, node: u64, fh: Option<u64>) -> Result<Attributes<Attr>, Errno> {
         // The handle may be a directory's; then the node serves.
         let stat = match fh.and_then(|fh| self.files.descriptor(fh).ok()) {

@@ -21,12 +21,14 @@ const FSYNC_FDATASYNC: u32 = 1;
 impl FileSystem for StackFs {
     fn init(&self, negotiation: &mut Negotiation, connection: &Connection) -> Result<(), Errno> {
         negotiation.wanted |= InitFlags::ATOMIC_O_TRUNC
-            | InitFlags::DO_READDIRPLUS
-            | InitFlags::READDIRPLUS_AUTO
             | InitFlags::DONT_MASK
             | InitFlags::HANDLE_KILLPRIV_V2
             | InitFlags::SETXATTR_EXT
             | InitFlags::DIRECT_IO_ALLOW_MMAP;
+        // What a directory's reader may see goes into caches that all users share.
+        if !self.options.own_only {
+            negotiation.wanted |= InitFlags::DO_READDIRPLUS | InitFlags::READDIRPLUS_AUTO;
+        }
         if self.options.posix_acl {
             negotiation.wanted |= InitFlags::POSIX_ACL;
         }
@@ -58,8 +60,13 @@ impl FileSystem for StackFs {
         }
     }
 
-    fn lookup(&self, _: &Context<'_>, parent: u64, name: &CStr) -> Result<Entry, Errno> {
-        self.do_lookup(parent, name)
+    fn lookup(&self, cx: &Context<'_>, parent: u64, name: &CStr) -> Result<Entry, Errno> {
+        let entry = self.do_lookup(parent, name)?;
+        if self.hides(cx, entry.attr.mode, entry.attr.uid) {
+            self.nodes.release(entry.node.id, 1);
+            return Err(Errno::ENOENT);
+        }
+        Ok(entry)
     }
 
     fn forget(&self, node: u64, count: u64) {
@@ -68,16 +75,20 @@ impl FileSystem for StackFs {
 
     fn getattr(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: u64,
         fh: Option<u64>,
     ) -> Result<Attributes<Attr>, Errno> {
-        self.do_getattr(node, fh)
+        let reply = self.do_getattr(node, fh)?;
+        if self.hides(cx, reply.attr.mode, reply.attr.uid) {
+            return Err(Errno::EACCES);
+        }
+        Ok(reply)
     }
 
     fn statx(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: u64,
         _fh: Option<u64>,
         arg: &StatxIn,
@@ -85,6 +96,9 @@ impl FileSystem for StackFs {
         const SYNC: u32 = (libc::AT_STATX_FORCE_SYNC | libc::AT_STATX_DONT_SYNC) as u32;
         let node = self.node(node)?;
         let stat = sys::statx(node.fd(), (arg.sx_flags & SYNC) as i32, arg.sx_mask)?;
+        if self.hides(cx, stat.stx_mode.into(), stat.stx_uid) {
+            return Err(Errno::EACCES);
+        }
         Ok(Attributes {
             attr: attr::statx(&stat),
             ttl: self.options.attr_ttl,
@@ -100,7 +114,8 @@ impl FileSystem for StackFs {
         self.do_setattr(cx, node, arg)
     }
 
-    fn readlink(&self, _: &Context<'_>, node: u64, out: &mut [u8]) -> Result<usize, Errno> {
+    fn readlink(&self, cx: &Context<'_>, node: u64, out: &mut [u8]) -> Result<usize, Errno> {
+        self.may_see(cx, node)?;
         sys::readlink(self.node(node)?.fd(), out)
     }
 
@@ -283,15 +298,17 @@ impl FileSystem for StackFs {
 
     fn getxattr(
         &self,
-        _: &Context<'_>,
+        cx: &Context<'_>,
         node: u64,
         name: &CStr,
         out: &mut [u8],
     ) -> Result<XattrReply, Errno> {
+        self.may_see(cx, node)?;
         self.do_getxattr(node, name, out)
     }
 
-    fn listxattr(&self, _: &Context<'_>, node: u64, out: &mut [u8]) -> Result<XattrReply, Errno> {
+    fn listxattr(&self, cx: &Context<'_>, node: u64, out: &mut [u8]) -> Result<XattrReply, Errno> {
+        self.may_see(cx, node)?;
         self.do_listxattr(node, out)
     }
 
