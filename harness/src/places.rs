@@ -168,7 +168,7 @@ pub fn opener(
 }
 
 /// The systems' programs, fio, metaload, mkfs.ext4, whatever more is asked for and is here, and
-/// the user's own descriptions.
+/// the user's own descriptions. Programs asked for by path keep it.
 fn guest_files(
     catalogue: &Catalogue,
     systems: &[String],
@@ -192,7 +192,12 @@ fn guest_files(
     let mut files: Vec<_> = programs
         .into_iter()
         .filter_map(|host| {
-            let there = Path::new("/bin").join(host.file_name()?);
+            let kept = extra_programs.iter().any(|name| Path::new(name) == host);
+            let there = if kept {
+                host.clone()
+            } else {
+                Path::new("/bin").join(host.file_name()?)
+            };
             Some((host, there))
         })
         .collect();

@@ -9,9 +9,11 @@ mod counters;
 mod daemon_killed;
 mod fsx;
 mod module;
+mod outside;
 mod pjdfstest;
 mod posix;
 mod programs;
+mod users;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -113,6 +115,18 @@ pub const ALL: &[Check] = &[
         run: programs::run,
     },
     Check {
+        name: "users",
+        title: "each user sees the same with programs as without: permissions, user namespaces, idmapped",
+        applies: Applies::Only(&["efuse-bare"]),
+        run: users::run,
+    },
+    Check {
+        name: "outside",
+        title: "programs attached to unmodified daemons: same tree, hits, FORGETs, detached under load",
+        applies: Applies::Only(&["efuse-bare"]),
+        run: outside::run,
+    },
+    Check {
         name: "coherence",
         title: "random operations of four processes against a plain directory; no answer older than a change",
         // Not stock FUSE, whose lookups race with renames (docs/decisions.md 11), and not
@@ -189,6 +203,8 @@ struct Site<'a> {
     agent: &'a Agent,
     system: &'a str,
     limit: &'a Limit,
+    /// How many times as much of what looks for rare events.
+    effort: u32,
     watchdog: Watchdog,
     mounted: Option<Mounted>,
     /// Where the files are seen through the system.
@@ -200,9 +216,9 @@ struct Site<'a> {
 }
 
 /// Runs one check on one system. Nothing is left mounted or running.
-pub fn run(agent: &Agent, name: &str, system: &str, timeout: Duration) -> CheckResult {
+pub fn run(agent: &Agent, name: &str, system: &str, effort: u32, timeout: Duration) -> CheckResult {
     let limit = agent.limit(timeout);
-    match attempt(agent, name, system, &limit) {
+    match attempt(agent, name, system, effort, &limit) {
         Ok(detail) => CheckResult {
             detail,
             ..CheckResult::default()
@@ -218,7 +234,13 @@ pub fn run(agent: &Agent, name: &str, system: &str, timeout: Duration) -> CheckR
     }
 }
 
-fn attempt(agent: &Agent, name: &str, system: &str, limit: &Limit) -> Result<String, Trouble> {
+fn attempt(
+    agent: &Agent,
+    name: &str,
+    system: &str,
+    effort: u32,
+    limit: &Limit,
+) -> Result<String, Trouble> {
     let Some(check) = ALL.iter().find(|c| c.name == name) else {
         let known: Vec<_> = ALL.iter().map(|c| c.name).collect();
         return fail(format!(
@@ -233,7 +255,7 @@ fn attempt(agent: &Agent, name: &str, system: &str, limit: &Limit) -> Result<Str
     if let Some(reason) = agent.registry().availability(system, agent.options().place) {
         return Err(Trouble::Skip(reason));
     }
-    let mut site = Site::new(agent, system, limit)?;
+    let mut site = Site::new(agent, system, effort, limit)?;
     let result = (check.run)(&mut site);
     let torn_down = site.tear_down();
     // A system that is too slow or hangs fails by the limit, whatever was seen of it.
@@ -246,7 +268,12 @@ fn attempt(agent: &Agent, name: &str, system: &str, limit: &Limit) -> Result<Str
 }
 
 impl<'a> Site<'a> {
-    fn new(agent: &'a Agent, system: &'a str, limit: &'a Limit) -> Result<Self, Trouble> {
+    fn new(
+        agent: &'a Agent,
+        system: &'a str,
+        effort: u32,
+        limit: &'a Limit,
+    ) -> Result<Self, Trouble> {
         let mkfs = agent.program("mkfs.ext4", "install it (apt install e2fsprogs)")?;
         let device = match agent.options().place {
             Place::Host => Device::Loop {
@@ -266,6 +293,7 @@ impl<'a> Site<'a> {
             agent,
             system,
             limit,
+            effort,
             watchdog: Watchdog::arm(limit),
             mounted: None,
             root: PathBuf::new(),

@@ -111,9 +111,11 @@ impl Agent {
                 seq,
                 check,
                 system,
+                effort,
                 timeout_ms,
             } => {
-                let result = checks::run(self, &check, &system, Duration::from_millis(timeout_ms));
+                let limit = Duration::from_millis(timeout_ms);
+                let result = checks::run(self, &check, &system, effort, limit);
                 send(
                     writer,
                     &FromAgent::Checked {

@@ -25,7 +25,7 @@ fn every_check_on_every_available_system() {
                 continue;
             }
             let started = std::time::Instant::now();
-            let result = checks::run(&agent, check.name, &id, TIMEOUT);
+            let result = checks::run(&agent, check.name, &id, 1, TIMEOUT);
             let ms = started.elapsed().as_millis();
             let name = check.name;
             match (result.failure, result.skipped) {
@@ -44,7 +44,7 @@ fn an_unknown_check_lists_the_known_ones() {
     need_host!();
     let dir = tempfile::tempdir().unwrap();
     let agent = agent(dir.path(), Cancel::default());
-    let result = checks::run(&agent, "nope", "ext4", TIMEOUT);
+    let result = checks::run(&agent, "nope", "ext4", 1, TIMEOUT);
     let text = result.failure.unwrap();
     assert!(
         text.contains("unknown check") && text.contains("posix"),

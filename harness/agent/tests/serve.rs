@@ -66,6 +66,7 @@ fn requests_are_answered_in_order() {
                 seq: 4,
                 check: "module".into(),
                 system: "ext4".into(),
+                effort: 1,
                 timeout_ms: 300_000,
             },
             ToAgent::Shutdown,

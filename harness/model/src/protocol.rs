@@ -45,6 +45,8 @@ pub enum ToAgent {
         check: String,
         /// System identifier.
         system: String,
+        /// How many times as much of what looks for rare events.
+        effort: u32,
         /// Give it up after this long, milliseconds.
         timeout_ms: u64,
     },

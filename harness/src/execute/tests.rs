@@ -127,6 +127,7 @@ impl Session for Scripted {
         &mut self,
         _check: &str,
         _system: &str,
+        _effort: u32,
         _limit: Duration,
     ) -> Result<Checked, SessionError> {
         Err(SessionError::Lost("not in these tests".into()))

@@ -60,7 +60,7 @@ impl HostOpener {
 enum Job {
     Probe(Vec<String>),
     Measure(Box<Cell>, Probes, Duration),
-    Check(String, String, Duration),
+    Check(String, String, u32, Duration),
 }
 
 enum News {
@@ -132,8 +132,8 @@ fn work(agent: &Agent, inbox: &Receiver<Job>, outbox: &Sender<News>) {
                     raw: result.raw,
                 }))
             }
-            Job::Check(check, system, limit) => {
-                let result = checks::run(agent, &check, &system, limit);
+            Job::Check(check, system, effort, limit) => {
+                let result = checks::run(agent, &check, &system, effort, limit);
                 News::Checked(Checked {
                     failure: result.failure,
                     detail: result.detail,
@@ -268,9 +268,15 @@ impl Session for Host {
         &mut self,
         check: &str,
         system: &str,
+        effort: u32,
         limit: Duration,
     ) -> Result<Checked, SessionError> {
-        self.ask(Job::Check(check.to_owned(), system.to_owned(), limit))?;
+        self.ask(Job::Check(
+            check.to_owned(),
+            system.to_owned(),
+            effort,
+            limit,
+        ))?;
         match self.next(Instant::now() + limit + GRACE)? {
             News::Checked(checked) => Ok(checked),
             _ => Err(out_of_turn()),

@@ -100,6 +100,7 @@ pub trait Session {
         &mut self,
         check: &str,
         system: &str,
+        effort: u32,
         limit: Duration,
     ) -> Result<Checked, SessionError>;
 

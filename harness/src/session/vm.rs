@@ -358,6 +358,7 @@ impl Session for Vm {
         &mut self,
         check: &str,
         system: &str,
+        effort: u32,
         limit: Duration,
     ) -> Result<Checked, SessionError> {
         let seq = self.next_seq();
@@ -365,6 +366,7 @@ impl Session for Vm {
             seq,
             check: check.to_owned(),
             system: system.to_owned(),
+            effort,
             timeout_ms: millis(limit),
         })?;
         match self.next(self.deadline(limit + GRACE))? {

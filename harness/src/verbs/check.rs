@@ -34,6 +34,9 @@ pub struct Check {
     /// List the checks and stop.
     #[arg(long)]
     list: bool,
+    /// Do so many times as much of what looks for rare events: random operations, races.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    effort: u32,
     /// Give a check up after this long.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = units::parse_duration)]
     time_limit: Duration,
@@ -49,8 +52,19 @@ const EMULATORS_OOPS: &str = "Oops: int3";
 /// Checks that are run again for it, in all.
 const MAX_AGAIN: u32 = 3;
 
-/// Programs that some checks use: test suites where they are installed, and our own.
-const SUITES: [&str; 4] = ["pjdfstest", "fsx", "efuse", "efuse-coherence"];
+/// Programs that some checks use: test suites and other people's daemons where they are
+/// installed, and our own.
+const SUITES: [&str; 9] = [
+    "pjdfstest",
+    "fsx",
+    "efuse",
+    "efuse-coherence",
+    "passthrough_ll",
+    "sshfs",
+    "/usr/lib/openssh/sftp-server",
+    "squashfuse_ll",
+    "mksquashfs",
+];
 
 /// What `--memory` is without it: room for the RAM disks of the checks.
 const DEVICE: Device = Device::Brd {
@@ -128,6 +142,7 @@ pub fn run(context: &Context, verb: &Check) -> Result<Status> {
         context,
         opener: &mut *opener,
         limit: verb.time_limit,
+        effort: verb.effort,
         time_limit: verb.time_limit * u32::try_from(pairs.len()).unwrap_or(u32::MAX).max(1)
             + Duration::from_secs(300),
         logs,
@@ -164,6 +179,7 @@ struct Checking<'a> {
     context: &'a Context,
     opener: &'a mut dyn Opener,
     limit: Duration,
+    effort: u32,
     time_limit: Duration,
     logs: std::path::PathBuf,
     boots: u32,
@@ -233,7 +249,7 @@ impl Checking<'_> {
     fn checked(&mut self, check: &str, system: &str) -> Result<Checked, SessionError> {
         loop {
             let mut session = self.open()?;
-            match session.check(check, system, self.limit) {
+            match session.check(check, system, self.effort, self.limit) {
                 Ok(checked) => {
                     self.session = Some(session);
                     return Ok(checked);

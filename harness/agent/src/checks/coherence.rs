@@ -2,16 +2,44 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
+
+use efuse_reader::Source;
+use efuse_systems::plugin::Plugin;
+use efuse_systems::{MountContext, System as _};
 
 use super::{Site, Trouble, fail};
 use crate::error::AgentError;
 use crate::process;
 
-/// As many as take some ten seconds under emulation.
+/// Operations of each of four processes, which take some ten seconds under emulation.
 const OPERATIONS: u32 = 400;
+/// With everything that can be answered from maps, there is more to look for.
+const OPERATIONS_META: u32 = 800;
+const META: &str = "efuse-meta";
 const RACE_S: u32 = 8;
 const DATA_S: u32 = 12;
+/// Of the race with a daemon that waits.
+const DELAYED_S: u32 = 12;
+/// A daemon whose replies are late and overtake each other, behind programs that learn from all of
+/// them; the kernel's own caches are off, so that every look meets the programs.
+const DELAYED: &str = r#"
+id = "delayed"
+title = "StackFS that waits, with programs"
+fs_type = "efuse"
+command = [
+    "stackfs", "{lower}", "{mountpoint}",
+    "--device", "/dev/efuse", "--fstype", "efuse", "--workers", "{threads}",
+    "--entry-timeout", "0", "--attr-timeout", "0", "--allow-other",
+    "--policy", "metadata", "--until-invalidated",
+    "--delay-replies-us", "2000", "--delay-seed", "@SEED@",
+]
+[ready]
+line = "ready"
+[needs]
+devices = ["/dev/efuse"]
+"#;
 
 pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     let program = site
@@ -25,29 +53,50 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     }
     let mode = fs::Permissions::from_mode(0o755);
     fs::set_permissions(&plain, mode).map_err(AgentError::io(&plain, "set the mode of"))?;
-    let mut said = Vec::new();
-    let mut differential = Command::new(&program);
-    differential
-        .arg("differential")
-        .args([&there, &plain])
-        .arg(format!("--operations={OPERATIONS}"));
-    let mut racing = Command::new(&program);
-    racing
-        .arg("race")
-        .arg(&race)
-        .arg(format!("--seconds={RACE_S}"));
-    let mut reading = Command::new(&program);
-    reading
-        .arg("data")
-        .arg(&data)
-        .arg(format!("--seconds={DATA_S}"));
-    for command in [&mut differential, &mut racing, &mut reading] {
-        let done = process::run(command, site.limit)?;
+    let look = |verb: &str, folders: &[&Path], bound: String| -> Result<String, Trouble> {
+        let mut command = Command::new(&program);
+        command.arg(verb).args(folders).arg(bound);
+        let done = process::run(&mut command, site.limit)?;
         if !done.status.success() {
             return fail(format!("efuse-coherence {}: {}", done.how(), done.tail()));
         }
-        let output = &done.stdout;
-        said.extend(output.lines().last().map(str::to_owned));
+        Ok(done.stdout.lines().last().unwrap_or_default().to_owned())
+    };
+    let meta = site.system == META;
+    let operations = if meta { OPERATIONS_META } else { OPERATIONS };
+    let mut said = vec![
+        look(
+            "differential",
+            &[&there, &plain],
+            format!("--operations={}", operations.saturating_mul(site.effort)),
+        )?,
+        look("race", &[&race], format!("--seconds={RACE_S}"))?,
+        look("data", &[&data], format!("--seconds={DATA_S}"))?,
+    ];
+    if meta {
+        let seed: u32 = rand::random();
+        let plugin = Plugin::parse(&Source::new(
+            "delayed",
+            DELAYED.replace("@SEED@", &seed.to_string()),
+        ))
+        .map_err(|e| Trouble::Fail(e.to_string()))?;
+        let point = site.agent.folder().join("delayed");
+        fs::create_dir_all(&point).map_err(AgentError::io(&point, "create the folder"))?;
+        let mut mounted = plugin.mount(&MountContext {
+            lower: site.lower.clone(),
+            mountpoint: point,
+            log: site.agent.folder().join("delayed.log"),
+            bin: site.agent.options().bin.clone(),
+            slow_percent: 0,
+            kernel_cache: None,
+        })?;
+        let race = mounted.root().join("delayed");
+        fs::create_dir(&race).map_err(AgentError::io(&race, "create the folder"))?;
+        let seconds = DELAYED_S.saturating_mul(site.effort);
+        let raced = look("race", &[&race], format!("--seconds={seconds}"));
+        mounted.alive()?;
+        mounted.unmount()?;
+        said.push(format!("delayed by seed {seed}: {}", raced?));
     }
     Ok(said.join("; "))
 }

@@ -14,6 +14,10 @@ use crate::sys::{self, Drop as Caches};
 const FILES: usize = 100;
 /// An account without any capability.
 const NOBODY: u32 = 65534;
+/// capability.h
+const CAP_SYS_ADMIN: i32 = 21;
+const CAP_PERFMON: i32 = 38;
+const CAP_BPF: i32 = 39;
 /// Times that programs come and go while the tree is read.
 const ROUNDS: usize = 8;
 
@@ -79,6 +83,30 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         must(args[0], &done, Some("not permitted"))?;
     }
 
+    {
+        use std::os::unix::process::CommandExt as _;
+        let mut command = Command::new("/bin/busybox");
+        command.args(["unshare", "-U", "-r"]).arg(&efuse);
+        command.arg("attach").arg(&root).uid(NOBODY).gid(NOBODY);
+        let done = process::run(&mut command, site.limit)?;
+        must(
+            "attaching as root of a user namespace",
+            &done,
+            Some("not permitted"),
+        )?;
+    }
+    // CAP_SYS_ADMIN stands for the other two.
+    for (without, words) in [
+        (&[CAP_BPF, CAP_SYS_ADMIN][..], "not permitted"),
+        (&[CAP_PERFMON, CAP_SYS_ADMIN], "does not load"),
+    ] {
+        let mut command = Command::new(&efuse);
+        command.arg("attach").arg(&root);
+        let done = process::run(drop_from_root(&mut command, without), site.limit)?;
+        let what = format!("attaching without capabilities {without:?}");
+        must(&what, &done, Some(words))?;
+    }
+
     for n in 0..FILES {
         let path = root.join(format!("f{n}"));
         fs::write(&path, n.to_string()).map_err(AgentError::io(&path, "write"))?;
@@ -108,6 +136,24 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     Ok(format!(
         "{refused}; attached, replaced and detached {ROUNDS} times during {reads} reads"
     ))
+}
+
+/// Root without some of its capabilities.
+fn drop_from_root<'a>(command: &'a mut Command, without: &'static [i32]) -> &'a mut Command {
+    use std::os::unix::process::CommandExt as _;
+
+    // SAFETY: between fork and exec it makes plain system calls on numbers, and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            for capability in without {
+                // What root gets by exec is bounded by this set.
+                if libc::prctl(libc::PR_CAPBSET_DROP, *capability, 0, 0, 0) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        })
+    }
 }
 
 /// Reads everything again and again, with a missing name between; the number of files read.

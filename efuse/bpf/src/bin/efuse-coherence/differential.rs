@@ -56,7 +56,10 @@ pub(crate) fn run(
             here.get(path)
         );
     }
-    Ok(format!("no difference; {} entries in the end", here.len()))
+    Ok(format!(
+        "{processes} processes of {operations} operations, seed {seed}: no difference; {} entries in the end",
+        here.len()
+    ))
 }
 
 /// Everything below a folder, with what must be equal.
@@ -79,7 +82,7 @@ fn tree(root: &Path) -> Result<BTreeMap<PathBuf, String>> {
     Ok(out)
 }
 
-fn checksum(bytes: &[u8]) -> u64 {
+pub(crate) fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
         (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
     })
@@ -239,7 +242,8 @@ impl Operation {
             })
             .map(done),
             Self::SetXattr(n, which, size) => set_xattr(&at(n), *which, *size).map(done),
-            Self::GetXattr(n, which) => get_xattr(&at(n), *which),
+            Self::GetXattr(n, which) => get_xattr(&at(n), *which)
+                .map(|value| format!("{} {}", value.len(), checksum(&value))),
             Self::ListXattr(n) => list_xattr(&at(n)),
             Self::RemoveXattr(n, which) => {
                 let name = xattr_name(*which);
@@ -327,7 +331,7 @@ fn xattr_name(which: u64) -> CString {
     CString::new(format!("user.x{which}")).expect("no zero byte")
 }
 
-fn set_xattr(path: &Path, which: u64, size: u64) -> io::Result<()> {
+pub(crate) fn set_xattr(path: &Path, which: u64, size: u64) -> io::Result<()> {
     let (path, name) = (c_path(path), xattr_name(which));
     let value = vec![b'v'; usize::try_from(size).unwrap_or(0)];
     // SAFETY: strings and value outlive the call, and the length is the value's.
@@ -343,7 +347,8 @@ fn set_xattr(path: &Path, which: u64, size: u64) -> io::Result<()> {
     check(status.into()).map(drop)
 }
 
-fn get_xattr(path: &Path, which: u64) -> io::Result<String> {
+/// Asks for the size first, as most programs do.
+pub(crate) fn get_xattr(path: &Path, which: u64) -> io::Result<Vec<u8>> {
     let (path, name) = (c_path(path), xattr_name(which));
     let mut value = vec![0u8; 1024];
     // SAFETY: the buffer is writable for its whole length.
@@ -356,10 +361,18 @@ fn get_xattr(path: &Path, which: u64) -> io::Result<String> {
         )
     });
     let read = usize::try_from(check(read as i64)?).unwrap_or(0);
-    Ok(format!("{asked} {read} {}", checksum(&value[..read])))
+    value.truncate(read);
+    // Where another one may have changed it in between, nobody compares.
+    if usize::try_from(asked).ok() == Some(read) {
+        Ok(value)
+    } else {
+        Err(io::Error::other(format!(
+            "its size is {asked}, then {read}"
+        )))
+    }
 }
 
-fn list_xattr(path: &Path) -> io::Result<String> {
+pub(crate) fn list_xattr(path: &Path) -> io::Result<String> {
     let path = c_path(path);
     let mut list = vec![0u8; 1024];
     // SAFETY: the buffer is writable for its whole length.

@@ -3,11 +3,14 @@
 mod data;
 mod differential;
 mod race;
+mod see;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use race::Until;
 
 /// Looks for stale answers of a mounted file system.
 #[derive(Debug, Parser)]
@@ -45,11 +48,17 @@ enum Verb {
         /// An empty folder on the mount.
         mount: PathBuf,
         /// How long, seconds.
-        #[arg(long, default_value_t = 20)]
+        #[arg(long, default_value_t = 20, conflicts_with = "tries")]
         seconds: u64,
+        /// Instead: until something steady was looked at so many times.
+        #[arg(long)]
+        tries: Option<u64>,
         /// Threads that look.
         #[arg(long, default_value_t = 3)]
         readers: u32,
+        /// Of the pauses between changes. Chosen at random and printed unless given.
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// Write, cut and map files in some threads and read them in others, directly and not, none of
     /// which may see bytes from before a change that was complete when it began to read.
@@ -63,6 +72,7 @@ enum Verb {
         #[arg(long, default_value_t = 3)]
         readers: u32,
     },
+    See(see::See),
 }
 
 fn main() -> ExitCode {
@@ -84,13 +94,19 @@ fn main() -> ExitCode {
         Verb::Race {
             mount,
             seconds,
+            tries,
             readers,
-        } => race::run(&mount, seconds, readers),
+            seed,
+        } => {
+            let until = tries.map_or(Until::Seconds(seconds), Until::Tries);
+            race::run(&mount, until, readers, seed.unwrap_or_else(random))
+        }
         Verb::Data {
             mount,
             seconds,
             readers,
         } => data::run(&mount, seconds, readers),
+        Verb::See(verb) => see::run(&verb),
     };
     match result {
         Ok(said) => {

@@ -2,12 +2,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
+
+use crate::Random;
+use crate::differential::{get_xattr, set_xattr};
 
 /// A name, whose state is even in `step` while it is steady: step / 2 changes are complete. Odd: a
 /// change is under way, and either state is right.
@@ -65,7 +68,8 @@ fn subjects(folder: &Path) -> Vec<Subject> {
                    change: fn(&Path, u64) -> io::Result<()>,
                    holds: fn(&Path, u64) -> bool| Subject {
         what,
-        path: folder.join(what),
+        // A folder each: a change keeps everybody else out of its own.
+        path: folder.join(what).join("it"),
         steady: Steady::new(),
         change,
         holds,
@@ -120,27 +124,65 @@ fn subjects(folder: &Path) -> Vec<Subject> {
             },
             |path, n| len(path) == if n == 0 { 0 } else { (n - 1) % 4096 + 1 },
         ),
+        subject(
+            "xattr",
+            |path, n| set_xattr(path, 0, n % 400 + 1),
+            |path, n| match get_xattr(path, 0) {
+                Ok(value) => n > 0 && value.len() as u64 == (n - 1) % 400 + 1,
+                Err(error) => n == 0 && error.raw_os_error() == Some(libc::ENODATA),
+            },
+        ),
+        subject(
+            "link",
+            |path, n| {
+                let new = other(path);
+                symlink(format!("to-{n}"), &new)?;
+                fs::rename(&new, path)
+            },
+            |path, n| match fs::read_link(path) {
+                Ok(target) => n > 0 && target == Path::new(&format!("to-{}", n - 1)),
+                Err(error) => n == 0 && error.raw_os_error() == Some(libc::EINVAL),
+            },
+        ),
     ]
 }
 
-pub(crate) fn run(folder: &Path, seconds: u64, readers: u32) -> Result<String> {
+/// When to stop looking.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Until {
+    Seconds(u64),
+    Tries(u64),
+}
+
+pub(crate) fn run(folder: &Path, until: Until, readers: u32, seed: u64) -> Result<String> {
+    println!("seed {seed}, {until:?}, {readers} threads that look");
     let subjects = subjects(folder);
     for subject in &subjects {
-        fs::write(&subject.path, b"")
+        fs::create_dir(subject.path.with_file_name(""))
+            .and_then(|()| fs::write(&subject.path, b""))
             .and_then(|()| fs::set_permissions(&subject.path, fs::Permissions::from_mode(0o644)))
             .with_context(|| subject.path.display().to_string())?;
     }
     let stop = AtomicBool::new(false);
-    let end = Instant::now() + Duration::from_secs(seconds);
-    let (changes, looks, stale) = std::thread::scope(|scope| {
-        let writers: Vec<_> = subjects
-            .iter()
-            .map(|subject| scope.spawn(|| keep_changing(subject, &stop)))
+    let tries = AtomicU64::new(0);
+    let begun = Instant::now();
+    let (changes, stale) = std::thread::scope(|scope| {
+        let (stop, tries, subjects) = (&stop, &tries, &subjects);
+        let writers: Vec<_> = (0u64..)
+            .zip(subjects)
+            .map(|(n, subject)| {
+                let random = Random(seed ^ (n + 1).wrapping_mul(0x1234_5678_9abc_def1));
+                scope.spawn(move || keep_changing(subject, random, stop))
+            })
             .collect();
         let watchers: Vec<_> = (0..readers)
-            .map(|_| scope.spawn(|| keep_looking(&subjects, &stop)))
+            .map(|_| scope.spawn(move || keep_looking(subjects, tries, stop)))
             .collect();
-        while Instant::now() < end && !stop.load(Ordering::Relaxed) {
+        let enough = || match until {
+            Until::Seconds(seconds) => begun.elapsed() >= Duration::from_secs(seconds),
+            Until::Tries(wanted) => tries.load(Ordering::Relaxed) >= wanted,
+        };
+        while !enough() && !stop.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(50));
         }
         stop.store(true, Ordering::Relaxed);
@@ -149,22 +191,26 @@ pub(crate) fn run(folder: &Path, seconds: u64, readers: u32) -> Result<String> {
         for writer in writers {
             match writer.join().expect("it does not panic") {
                 Ok(n) => changes += n,
-                Err(error) => problems.push(error.to_string()),
+                Err(error) => problems.push(format!("{error:#}")),
             }
         }
-        let mut looks = 0;
         for watcher in watchers {
-            let (n, stale) = watcher.join().expect("it does not panic");
-            looks += n;
-            problems.extend(stale);
+            problems.extend(watcher.join().expect("it does not panic"));
         }
-        (changes, looks, problems)
+        (changes, problems)
     });
-    ensure!(stale.is_empty(), "{}", stale.join("; "));
-    Ok(format!("{looks} looks at {changes} changes, none stale"))
+    let tries = tries.load(Ordering::Relaxed);
+    let about = format!("{tries} looks at {changes} changes, seed {seed}");
+    if !stale.is_empty() {
+        bail!("{} ({about})", stale.join("; "));
+    }
+    if tries == 0 {
+        bail!("nothing was ever steady for as long as a look takes ({about})");
+    }
+    Ok(format!("{about}: none stale"))
 }
 
-fn keep_changing(subject: &Subject, stop: &AtomicBool) -> Result<u64> {
+fn keep_changing(subject: &Subject, mut random: Random, stop: &AtomicBool) -> Result<u64> {
     let mut n = 0;
     while !stop.load(Ordering::Relaxed) {
         subject
@@ -172,15 +218,17 @@ fn keep_changing(subject: &Subject, stop: &AtomicBool) -> Result<u64> {
             .change(|| (subject.change)(&subject.path, n))
             .with_context(|| format!("change {n} of {}", subject.path.display()))?;
         n += 1;
-        // Time to be looked at.
-        std::thread::sleep(Duration::from_micros(n * 371 % 20_000));
+        // Time to be looked at, or none. Looks that meet a change say nothing, and a daemon that
+        // is late makes both long.
+        if random.below(4) > 0 {
+            std::thread::sleep(Duration::from_micros(random.below(100_000)));
+        }
     }
     Ok(n)
 }
 
-/// How often something steady was seen, and what was stale.
-fn keep_looking(subjects: &[Subject], stop: &AtomicBool) -> (u64, Option<String>) {
-    let mut looks = 0;
+/// What was stale. Counts how often something steady was seen.
+fn keep_looking(subjects: &[Subject], tries: &AtomicU64, stop: &AtomicBool) -> Option<String> {
     while !stop.load(Ordering::Relaxed) {
         for subject in subjects {
             let seen = subject.steady.step.load(Ordering::SeqCst) / 2;
@@ -188,13 +236,15 @@ fn keep_looking(subjects: &[Subject], stop: &AtomicBool) -> (u64, Option<String>
             else {
                 continue;
             };
-            looks += 1;
+            tries.fetch_add(1, Ordering::Relaxed);
             if !holds && n == seen {
                 stop.store(true, Ordering::Relaxed);
-                let stale = format!("{} after {n} changes shows an earlier state", subject.what);
-                return (looks, Some(stale));
+                return Some(format!(
+                    "{} after {n} changes shows an earlier state",
+                    subject.what
+                ));
             }
         }
     }
-    (looks, None)
+    None
 }
