@@ -273,14 +273,21 @@ impl Run {
 
 /// Why the figures of a finished attempt are not used.
 fn refuse(test: &Test, metrics: &Metrics, verified: &Verified) -> Option<String> {
-    if metrics.read.is_none() && metrics.write.is_none() {
-        return Some("it has neither read nor write figures".into());
+    if [&metrics.read, &metrics.write, &metrics.operations]
+        .iter()
+        .all(|op| op.is_none())
+    {
+        return Some("it has no figures of reads, writes or operations".into());
     }
     let asks = test.verify.read_bytes > 0 || test.verify.write_bytes > 0 || test.verify.compare;
     if asks && *verified == Verified::default() {
         return Some("nothing was verified although the test asks for it".into());
     }
-    for (name, op) in [("read", &metrics.read), ("write", &metrics.write)] {
+    for (name, op) in [
+        ("read", &metrics.read),
+        ("write", &metrics.write),
+        ("operation", &metrics.operations),
+    ] {
         if let Some(problem) = op.as_ref().and_then(bad_figure) {
             return Some(format!("{name} {problem}"));
         }

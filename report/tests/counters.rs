@@ -350,6 +350,22 @@ fn who_served_the_requests_is_told_by_opcode() {
 }
 
 #[test]
+fn operations_on_names_are_figures_as_reads_and_writes_are() {
+    let mut f = two();
+    for (system, iops) in [("ext4", 4000.0), ("fuse", 1000.0)] {
+        for rep in 0..3 {
+            let mut outcome = done(None, None);
+            counted::metrics(&mut outcome).unwrap().operations = Some(common::op(iops, 0.0));
+            f.attempt("T1", system, rep, outcome);
+        }
+    }
+    let run = load(&f);
+    assert_eq!(run.of("T1", "fuse").count(), 3);
+    let html = page(&f);
+    assert!(!html.contains("failed in report"), "{html}");
+}
+
+#[test]
 fn the_distribution_is_fios_own_bins_summed_over_repetitions() {
     let html = page(&whole());
     let cdf = figure(&html, "fig-0-cdf");
