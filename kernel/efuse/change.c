@@ -178,7 +178,9 @@ static void efuse_change_of(const struct efuse_conn *ec,
 		efuse_change_name(ec, c, args->nodeid, &in[1]);
 		efuse_change_name(ec, c, newdir, &in[2]);
 		efuse_change_node(c, args->nodeid);
-		efuse_change_node(c, newdir);
+		/* Twice it would overlap with itself */
+		if (newdir != args->nodeid)
+			efuse_change_node(c, newdir);
 		break;
 	}
 	case FUSE_SETATTR:
