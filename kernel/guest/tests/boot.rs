@@ -122,6 +122,7 @@ fn check(seq: u64, check: &str) -> ToAgent {
         seq,
         check: check.to_owned(),
         system: String::new(),
+        effort: 1,
         timeout_ms: 60_000,
     }
 }
