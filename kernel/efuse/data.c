@@ -604,12 +604,13 @@ void efuse_request_end(struct fuse_mount *fm, struct fuse_args *args, u64 child)
 	struct efuse_icache *ic = NULL;
 	u64 nodeid, offset, size;
 	loff_t i_size;
+	bool changes;
 
 	if (!w->open && !READ_ONCE(ec->cache.budget))
 		return;
+	changes = efuse_request_changes(args, &nodeid, &offset, &size);
 	rcu_read_lock();
-	if (w->open || efuse_request_changes(args, &nodeid, &offset, &size)) {
-		efuse_request_changes(args, &nodeid, &offset, &size);
+	if (w->open || changes) {
 		ic = w->open && w->ic ? w->ic :
 					efuse_node_cache(fm, nodeid, &i_size);
 		if (ic && w->open)

@@ -242,11 +242,16 @@ static inline bool efuse_has_data(const struct fuse_file *ff)
 	return ec && __efuse_has_data(ec);
 }
 
+/* The cache's part of an inode, NULL if there never was one. */
+static inline struct efuse_icache *efuse_icache(struct inode *inode)
+{
+	return smp_load_acquire(&get_fuse_inode(inode)->efuse_cache);
+}
+
 /* All data of an inode may be others from now on. */
 static inline void efuse_data_changed(struct inode *inode)
 {
-	struct efuse_icache *ic =
-		smp_load_acquire(&get_fuse_inode(inode)->efuse_cache);
+	struct efuse_icache *ic = efuse_icache(inode);
 
 	if (ic)
 		__efuse_data_changed(ic);
@@ -255,8 +260,7 @@ static inline void efuse_data_changed(struct inode *inode)
 /* A file was opened, and its page cache is not to be kept. */
 static inline void efuse_opened(struct inode *inode)
 {
-	struct efuse_icache *ic =
-		smp_load_acquire(&get_fuse_inode(inode)->efuse_cache);
+	struct efuse_icache *ic = efuse_icache(inode);
 
 	if (ic)
 		__efuse_opened(efuse_conn(get_fuse_conn(inode)), ic);

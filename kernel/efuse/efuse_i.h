@@ -214,11 +214,6 @@ void efuse_request_end(struct fuse_mount *fm, struct fuse_args *args,
 struct inode *efuse_find_inode(struct fuse_mount *fm, u64 nodeid);
 
 /* cache.c */
-static inline struct efuse_icache *efuse_icache(struct inode *inode)
-{
-	return smp_load_acquire(&get_fuse_inode(inode)->efuse_cache);
-}
-
 void efuse_cache_init(struct efuse_cache *cache);
 int efuse_cache_set_budget(struct efuse_cache *cache, u64 budget);
 struct efuse_icache *efuse_icache_make(struct efuse_cache *cache,

@@ -10,38 +10,20 @@ use libbpf_rs::{
 
 use crate::{BpfError, Dev};
 
-/// The built-in policies, each compiled from `src/bpf/NAME.bpf.c`.
-const BUILT_IN: [(&str, &[u8]); 5] = [
-    (
-        "metadata",
-        include_bytes!(concat!(env!("OUT_DIR"), "/metadata.bpf.o")),
-    ),
-    (
-        "extfuse",
-        include_bytes!(concat!(env!("OUT_DIR"), "/extfuse.bpf.o")),
-    ),
-    (
-        "passthrough",
-        include_bytes!(concat!(env!("OUT_DIR"), "/passthrough.bpf.o")),
-    ),
-    (
-        "cache",
-        include_bytes!(concat!(env!("OUT_DIR"), "/cache.bpf.o")),
-    ),
-    (
-        "prelim",
-        include_bytes!(concat!(env!("OUT_DIR"), "/prelim.bpf.o")),
-    ),
-];
+/// The built-in policies by name, each compiled from `src/bpf/NAME.bpf.c`.
+macro_rules! built_in {
+    ($($name:literal),+) => {
+        const BUILT_IN: &[(&str, &[u8])] = &[$((
+            $name,
+            include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".bpf.o")),
+        )),+];
 
-/// Names of the built-in policies.
-pub const POLICIES: [&str; 5] = [
-    BUILT_IN[0].0,
-    BUILT_IN[1].0,
-    BUILT_IN[2].0,
-    BUILT_IN[3].0,
-    BUILT_IN[4].0,
-];
+        /// Names of the built-in policies.
+        pub const POLICIES: &[&str] = &[$($name),+];
+    };
+}
+
+built_in!("metadata", "extfuse", "passthrough", "cache", "prelim");
 
 /// The read-only section that holds [`Tunables`].
 const TUNABLES: &str = ".rodata.efuse";

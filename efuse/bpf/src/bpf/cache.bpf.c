@@ -7,17 +7,8 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
-SEC("struct_ops/read")
-int BPF_PROG(read_choose, struct efuse_io *io)
-{
-	return EFUSE_IO_CACHE;
-}
-
-SEC("struct_ops/write")
-int BPF_PROG(write_choose, struct efuse_io *io)
-{
-	return EFUSE_IO_CACHE;
-}
+CHOOSE(read, EFUSE_IO_CACHE)
+CHOOSE(write, EFUSE_IO_CACHE)
 
 SEC(".struct_ops.link")
 struct efuse_ops cache = {

@@ -23,4 +23,12 @@
 		return EFUSE_PASS;                                                                 \
 	}
 
+/* A program for data: the path of a read or a write, of which "io" may be part. */
+#define CHOOSE(member, path)                                                                       \
+	SEC("struct_ops/" #member)                                                                 \
+	int BPF_PROG(member##_choose, struct efuse_io *io)                                         \
+	{                                                                                          \
+		return path;                                                                       \
+	}
+
 #endif /* EFUSE_MEMBER_H */

@@ -8,11 +8,7 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
-SEC("struct_ops/read")
-int BPF_PROG(read_choose, struct efuse_io *io)
-{
-	return adaptive_read(io);
-}
+CHOOSE(read, adaptive_read(io))
 
 SEC("struct_ops/read_after")
 int BPF_PROG(read_tell, struct efuse_io *io)
@@ -21,11 +17,7 @@ int BPF_PROG(read_tell, struct efuse_io *io)
 	return 0;
 }
 
-SEC("struct_ops/write")
-int BPF_PROG(write_choose, struct efuse_io *io)
-{
-	return adaptive_write(io);
-}
+CHOOSE(write, adaptive_write(io))
 
 SEC(".struct_ops.link")
 struct efuse_ops prelim = {
