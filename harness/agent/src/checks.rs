@@ -22,7 +22,9 @@ use std::time::Duration;
 use efuse_model::cell;
 use efuse_model::device::Device;
 use efuse_model::environment::Place;
-use efuse_systems::{MountContext, Mounted};
+use efuse_reader::Source;
+use efuse_systems::plugin::Plugin;
+use efuse_systems::{MountContext, Mounted, System};
 
 use crate::agent::Agent;
 use crate::device::BlockDevice;
@@ -194,6 +196,21 @@ impl From<efuse_probes::ProbeError> for Trouble {
     }
 }
 
+impl Trouble {
+    /// The trouble of one part of what is checked.
+    fn of(self, part: &str) -> Self {
+        match self {
+            Self::Fail(why) => Self::Fail(format!("{part}: {why}")),
+            skip @ Self::Skip(_) => skip,
+        }
+    }
+}
+
+/// A daemon by its description, as a user gives it in a file.
+fn plugin(file: &str, description: impl Into<String>) -> Result<Plugin, Trouble> {
+    Plugin::parse(&Source::new(file, description)).map_err(|e| Trouble::Fail(e.to_string()))
+}
+
 fn fail<T>(text: impl Into<String>) -> Result<T, Trouble> {
     Err(Trouble::Fail(text.into()))
 }
@@ -316,19 +333,33 @@ impl<'a> Site<'a> {
     }
 
     fn mount_at(&self, system: &str, mountpoint: &Path) -> Result<Mounted, Trouble> {
-        fs::create_dir_all(mountpoint).map_err(AgentError::io(mountpoint, "create the folder"))?;
-        let log = self.agent.folder().join("daemon.log");
-        let _ = fs::remove_file(&log);
-        let slow_percent = cell::slow_percent(system);
-        let system = self.agent.registry().get(system)?;
-        Ok(system.mount(&MountContext {
-            lower: self.lower.clone(),
+        let context = MountContext {
             mountpoint: mountpoint.to_owned(),
-            log,
+            slow_percent: cell::slow_percent(system),
+            ..self.context("daemon")
+        };
+        self.mount_with(self.agent.registry().get(system)?, &context)
+    }
+
+    /// Of a mount in a folder of this name, with a log of this name.
+    fn context(&self, name: &str) -> MountContext {
+        let folder = self.agent.folder();
+        MountContext {
+            lower: self.lower.clone(),
+            mountpoint: folder.join(name),
+            log: folder.join(name).with_extension("log"),
             bin: self.agent.options().bin.clone(),
-            slow_percent,
+            slow_percent: 0,
             kernel_cache: None,
-        })?)
+        }
+    }
+
+    /// Mounts any system, with a new log.
+    fn mount_with(&self, system: &dyn System, context: &MountContext) -> Result<Mounted, Trouble> {
+        let point = &context.mountpoint;
+        fs::create_dir_all(point).map_err(AgentError::io(point, "create the folder"))?;
+        let _ = fs::remove_file(&context.log);
+        Ok(system.mount(context)?)
     }
 
     fn mounted(&mut self) -> Result<&mut Mounted, Trouble> {

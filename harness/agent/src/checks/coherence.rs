@@ -5,11 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use efuse_reader::Source;
-use efuse_systems::plugin::Plugin;
-use efuse_systems::{MountContext, System as _};
-
-use super::{Site, Trouble, fail};
+use super::{Site, Trouble, fail, plugin};
 use crate::error::AgentError;
 use crate::process;
 
@@ -75,21 +71,8 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     ];
     if meta {
         let seed: u32 = rand::random();
-        let plugin = Plugin::parse(&Source::new(
-            "delayed",
-            DELAYED.replace("@SEED@", &seed.to_string()),
-        ))
-        .map_err(|e| Trouble::Fail(e.to_string()))?;
-        let point = site.agent.folder().join("delayed");
-        fs::create_dir_all(&point).map_err(AgentError::io(&point, "create the folder"))?;
-        let mut mounted = plugin.mount(&MountContext {
-            lower: site.lower.clone(),
-            mountpoint: point,
-            log: site.agent.folder().join("delayed.log"),
-            bin: site.agent.options().bin.clone(),
-            slow_percent: 0,
-            kernel_cache: None,
-        })?;
+        let delayed = plugin("delayed", DELAYED.replace("@SEED@", &seed.to_string()))?;
+        let mut mounted = site.mount_with(&delayed, &site.context("delayed"))?;
         let race = mounted.root().join("delayed");
         fs::create_dir(&race).map_err(AgentError::io(&race, "create the folder"))?;
         let seconds = DELAYED_S.saturating_mul(site.effort);

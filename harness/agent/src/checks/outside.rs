@@ -3,7 +3,6 @@
 //! of them is changed; the harness hands them `/dev/efuse` as `/dev/fd/N`.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -14,13 +13,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use efuse_model::metadata::KernelCache;
-use efuse_reader::Source;
 use efuse_systems::plugin::Plugin;
 use efuse_systems::{MountContext, System as _};
+use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
+use rustix::io::Errno;
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Site, Trouble, fail};
+use super::{Site, Trouble, fail, plugin};
 use crate::error::AgentError;
 use crate::process::{self, Finished};
 use crate::sys::{self, Drop as Caches};
@@ -66,7 +66,7 @@ const READERS: usize = 2;
 /// A folder that comes and goes. Nobody else opens files in it: libfuse would keep them under
 /// other names after they are removed.
 const CHURN: &str = "churn";
-const XATTR: &std::ffi::CStr = c"user.efuse";
+const XATTR: &str = "user.efuse";
 
 pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     let efuse = site.agent.program("efuse", "build it with `just build`")?;
@@ -74,8 +74,7 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     let mut said = Vec::new();
     let mut missing = Vec::new();
     for daemon in &DAEMONS {
-        let plugin = Plugin::parse(&Source::new(daemon.file, daemon.description))
-            .map_err(|e| Trouble::Fail(e.to_string()))?;
+        let plugin = plugin(daemon.file, daemon.description)?;
         let agent = site.agent;
         let obstacle = plugin.needs().iter().find_map(|need| {
             need.check(agent.options().place, &agent.options().bin)
@@ -84,10 +83,8 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         match obstacle {
             Some(reason) => missing.push(format!("{}: {reason}", plugin.id())),
             None => said.push(
-                accelerated(site, &efuse, daemon, &plugin).map_err(|trouble| match trouble {
-                    Trouble::Fail(why) => Trouble::Fail(format!("{}: {why}", plugin.id())),
-                    skip @ Trouble::Skip(_) => skip,
-                })?,
+                accelerated(site, &efuse, daemon, &plugin)
+                    .map_err(|trouble| trouble.of(plugin.id()))?,
             ),
         }
     }
@@ -115,18 +112,12 @@ fn accelerated(
     } else {
         tree.clone()
     };
-    let point = site.agent.folder().join("outside");
-    fs::create_dir_all(&point).map_err(AgentError::io(&point, "create the folder"))?;
-    let log = site.agent.folder().join("outside.log");
-    let _ = fs::remove_file(&log);
-    let mut mounted = plugin.mount(&MountContext {
+    let context = MountContext {
         lower: served,
-        mountpoint: point,
-        log,
-        bin: site.agent.options().bin.clone(),
-        slow_percent: 0,
         kernel_cache: Some(KernelCache::None),
-    })?;
+        ..site.context("outside")
+    };
+    let mut mounted = site.mount_with(plugin, &context)?;
     let root = mounted.root().to_owned();
     let call = |args: &[&str]| -> Result<Finished, Trouble> {
         let done = process::run(Command::new(efuse).args(args).arg(&root), site.limit)?;
@@ -395,7 +386,8 @@ fn plant(tree: &Path) -> io::Result<()> {
             let mode = 0o600 + u32::try_from(f).unwrap_or(0);
             fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
             if f % 2 == 0 {
-                set_xattr(&path, format!("value {d} {f}").as_bytes())?;
+                let value = format!("value {d} {f}");
+                lsetxattr(&path, XATTR, value.as_bytes(), XattrFlags::empty())?;
             }
         }
         unix::symlink("f1", folder.join("link"))?;
@@ -416,49 +408,15 @@ fn change(root: &Path) -> io::Result<()> {
     fs::write(at("d3/new/file"), vec![b'n'; 70_000])
 }
 
-fn c_path(path: &Path) -> io::Result<CString> {
-    Ok(CString::new(path.as_os_str().as_bytes())?)
-}
-
-fn set_xattr(path: &Path, value: &[u8]) -> io::Result<()> {
-    let path = c_path(path)?;
-    // SAFETY: strings with a NUL at the end, a buffer with its length.
-    let status = unsafe {
-        libc::lsetxattr(
-            path.as_ptr(),
-            XATTR.as_ptr(),
-            value.as_ptr().cast(),
-            value.len(),
-            0,
-        )
-    };
-    if status < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
 /// `None` if it has none.
 fn get_xattr(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let path = c_path(path)?;
     let mut value = vec![0u8; 100];
-    // SAFETY: strings with a NUL at the end, a buffer with its length.
-    let n = unsafe {
-        libc::lgetxattr(
-            path.as_ptr(),
-            XATTR.as_ptr(),
-            value.as_mut_ptr().cast(),
-            value.len(),
-        )
-    };
-    match usize::try_from(n) {
+    match lgetxattr(path, XATTR, &mut value) {
         Ok(n) => {
             value.truncate(n);
             Ok(Some(value))
         }
-        Err(_) => match io::Error::last_os_error() {
-            e if e.raw_os_error() == Some(libc::ENODATA) => Ok(None),
-            e => Err(e),
-        },
+        Err(Errno::NODATA) => Ok(None),
+        Err(e) => Err(e.into()),
     }
 }

@@ -11,13 +11,11 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use efuse_reader::Source;
-use efuse_systems::plugin::Plugin;
-use efuse_systems::{MountContext, System as _};
 use nix::errno::Errno;
+use rustix::fs::{XattrFlags, setxattr};
 
 use super::outside::answered;
-use super::{Site, Trouble, fail};
+use super::{Site, Trouble, fail, plugin};
 use crate::error::AgentError;
 use crate::process::{self, Finished};
 
@@ -74,11 +72,8 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     let mut hits = 0;
     let mut views = 0;
     for (what, options, others) in MOUNTS {
-        let prefixed = |trouble| match trouble {
-            Trouble::Fail(why) => Trouble::Fail(format!("{what}: {why}")),
-            skip @ Trouble::Skip(_) => skip,
-        };
-        let (seen, answered) = compared(site, &efuse, &see, options, others).map_err(prefixed)?;
+        let (seen, answered) =
+            compared(site, &efuse, &see, options, others).map_err(|trouble| trouble.of(what))?;
         views += seen;
         hits += answered;
     }
@@ -109,18 +104,7 @@ fn compared(
          [ready]\nline = \"ready\"\n[needs]\ndevices = [\"{DEVICE}\"]\n",
         words.join(" ")
     );
-    let plugin =
-        Plugin::parse(&Source::new("users", text)).map_err(|e| Trouble::Fail(e.to_string()))?;
-    let point = site.agent.folder().join("users");
-    fs::create_dir_all(&point).map_err(AgentError::io(&point, "create the folder"))?;
-    let mounted = plugin.mount(&MountContext {
-        lower: site.lower.clone(),
-        mountpoint: point,
-        log: site.agent.folder().join("users.log"),
-        bin: site.agent.options().bin.clone(),
-        slow_percent: 0,
-        kernel_cache: None,
-    })?;
+    let mounted = site.mount_with(&plugin("users", text)?, &site.context("users"))?;
     let root = mounted.root().to_owned();
     let view = |caller: &[&str]| looked(site, see, &root, caller);
     let without = CALLERS
@@ -323,20 +307,7 @@ fn plant(tree: &Path) -> io::Result<()> {
     let file = |name: &str, mode: u32, uid: u32, gid: u32| -> io::Result<()> {
         let path = tree.join(name);
         fs::write(&path, name)?;
-        let c_path = CString::new(path.as_os_str().as_bytes())?;
-        // SAFETY: strings with a NUL at the end, a buffer with its length.
-        let status = unsafe {
-            libc::setxattr(
-                c_path.as_ptr(),
-                c"user.x0".as_ptr(),
-                name.as_ptr().cast(),
-                name.len(),
-                0,
-            )
-        };
-        if status != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        setxattr(&path, "user.x0", name.as_bytes(), XattrFlags::empty())?;
         unix::chown(&path, Some(uid), Some(gid))?;
         fs::set_permissions(&path, Permissions::from_mode(mode))
     };
