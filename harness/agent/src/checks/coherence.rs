@@ -67,7 +67,11 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
             format!("--operations={}", operations.saturating_mul(site.effort)),
         )?,
         look("race", &[&race], format!("--seconds={RACE_S}"))?,
-        look("data", &[&data], format!("--seconds={DATA_S}"))?,
+        look(
+            "data",
+            &[&data],
+            format!("--seconds={}", DATA_S.saturating_mul(site.effort)),
+        )?,
     ];
     if meta {
         let seed: u32 = rand::random();

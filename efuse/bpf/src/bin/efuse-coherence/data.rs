@@ -133,6 +133,25 @@ impl Versioned {
         Ok(writes)
     }
 
+    /// Has the kernel drop pages, so that they are read anew while they are written.
+    fn keep_dropping(&self, stop: &AtomicBool) -> Result<u64> {
+        use std::os::fd::AsRawFd as _;
+
+        let mut random = Random(0x4000);
+        let file = open(&self.path, false)?;
+        while !stop.load(Ordering::Relaxed) {
+            let first = random.below(BLOCKS as u64 / 2) as i64;
+            let (at, len) = (first * BLOCK as i64, (BLOCKS / 2 * BLOCK) as i64);
+            // SAFETY: takes numbers only.
+            let error = unsafe {
+                libc::posix_fadvise(file.as_raw_fd(), at, len, libc::POSIX_FADV_DONTNEED)
+            };
+            ensure!(error == 0, "fadvise {}: error {error}", self.path.display());
+            std::thread::sleep(Duration::from_micros(random.below(600)));
+        }
+        Ok(0)
+    }
+
     fn keep_reading(&self, reader: usize, stop: &AtomicBool) -> Result<Seen> {
         let mut random = Random(0x1000 + reader as u64);
         let files = [open(&self.path, true)?, open(&self.path, false)?];
@@ -343,6 +362,7 @@ pub(crate) fn run(folder: &Path, seconds: u64, readers: u32) -> Result<String> {
         for n in 0..WRITERS {
             writers.push(scope.spawn(move || watched(stop, || versioned.keep_writing(n, stop))));
         }
+        writers.push(scope.spawn(move || watched(stop, || versioned.keep_dropping(stop))));
         for (n, file) in stepped.iter().enumerate() {
             writers.push(scope.spawn(move || watched(stop, || file.keep_stepping(n == 1, stop))));
             watchers.push(scope.spawn(move || watched(stop, || file.keep_comparing(n, stop))));
