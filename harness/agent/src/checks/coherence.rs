@@ -58,20 +58,18 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         }
         Ok(done.stdout.lines().last().unwrap_or_default().to_owned())
     };
+    let effort = site.effort;
+    let more = |amount: u32| amount.saturating_mul(effort);
     let meta = site.system == META;
     let operations = if meta { OPERATIONS_META } else { OPERATIONS };
     let mut said = vec![
         look(
             "differential",
             &[&there, &plain],
-            format!("--operations={}", operations.saturating_mul(site.effort)),
+            format!("--operations={}", more(operations)),
         )?,
         look("race", &[&race], format!("--seconds={RACE_S}"))?,
-        look(
-            "data",
-            &[&data],
-            format!("--seconds={}", DATA_S.saturating_mul(site.effort)),
-        )?,
+        look("data", &[&data], format!("--seconds={}", more(DATA_S)))?,
     ];
     if meta {
         let seed: u32 = rand::random();
@@ -79,8 +77,7 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         let mut mounted = site.mount_with(&delayed, &site.context("delayed"))?;
         let race = mounted.root().join("delayed");
         fs::create_dir(&race).map_err(AgentError::io(&race, "create the folder"))?;
-        let seconds = DELAYED_S.saturating_mul(site.effort);
-        let raced = look("race", &[&race], format!("--seconds={seconds}"));
+        let raced = look("race", &[&race], format!("--seconds={}", more(DELAYED_S)));
         mounted.alive()?;
         mounted.unmount()?;
         said.push(format!("delayed by seed {seed}: {}", raced?));

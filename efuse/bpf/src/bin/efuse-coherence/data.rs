@@ -7,12 +7,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::num::NonZero;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use rustix::fs::{Advice, fadvise};
 
 use crate::Random;
 
@@ -133,20 +135,16 @@ impl Versioned {
         Ok(writes)
     }
 
-    /// Has the kernel drop pages, so that they are read anew while they are written.
+    /// Has the kernel drop pages, so that they are read anew while they are written. Changes nothing.
     fn keep_dropping(&self, stop: &AtomicBool) -> Result<u64> {
-        use std::os::fd::AsRawFd as _;
-
         let mut random = Random(0x4000);
         let file = open(&self.path, false)?;
+        let half = BLOCKS as u64 / 2;
+        let len = NonZero::new(half * BLOCK as u64);
         while !stop.load(Ordering::Relaxed) {
-            let first = random.below(BLOCKS as u64 / 2) as i64;
-            let (at, len) = (first * BLOCK as i64, (BLOCKS / 2 * BLOCK) as i64);
-            // SAFETY: takes numbers only.
-            let error = unsafe {
-                libc::posix_fadvise(file.as_raw_fd(), at, len, libc::POSIX_FADV_DONTNEED)
-            };
-            ensure!(error == 0, "fadvise {}: error {error}", self.path.display());
+            let at = random.below(half) * BLOCK as u64;
+            fadvise(&file, at, len, Advice::DontNeed)
+                .with_context(|| format!("drop pages of {}", self.path.display()))?;
             std::thread::sleep(Duration::from_micros(random.below(600)));
         }
         Ok(0)
