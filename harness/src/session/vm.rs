@@ -122,11 +122,13 @@ impl Opener for VmOpener {
             work_dir: self.options.root.join("target/guest"),
             time_limit: opening.time_limit * patience,
         };
-        let guest = self
+        // A guest dies with this process, so its boot may be left at once.
+        let (guest, first) = self
             .interrupt
-            .exit_directly(|| Guest::start(&spec, progress))
+            .exit_directly(|| Guest::boot(&spec, BOOT_LIMIT * patience, progress))
             .map_err(SessionError::Interrupted)?
-            .map_err(|e| self.open_error(&e))?;
+            .map_err(|e| self.open_error(&reason(&e.to_string(), &name(&opening.console))))?;
+        let mut environment = ready(first)?;
         let mut vm = Vm {
             guest,
             interrupt: self.interrupt.clone(),
@@ -136,8 +138,6 @@ impl Opener for VmOpener {
             seq: 0,
             patience,
         };
-        progress("waiting for the agent in the guest");
-        let mut environment = vm.ready()?;
         let accelerator = vm.guest.accelerator();
         self.outside.complete(&mut environment, accelerator, clock);
         environment
@@ -146,6 +146,29 @@ impl Opener for VmOpener {
         vm.environment = Some(environment);
         Ok(Box::new(vm))
     }
+}
+
+/// What the guest says of itself in its first message.
+fn ready(first: FromAgent) -> Result<Environment, SessionError> {
+    match first {
+        FromAgent::Ready {
+            protocol: PROTOCOL,
+            environment,
+        } => Ok(*environment),
+        FromAgent::Ready { protocol, .. } => Err(SessionError::Open(format!(
+            "the agent in the guest speaks protocol {protocol}, this program {PROTOCOL}: \
+             they are not the same build"
+        ))),
+        other => Err(SessionError::Open(format!(
+            "the agent in the guest did not say that it is ready but {other:?}"
+        ))),
+    }
+}
+
+/// A console's log as messages call it: its place is the run's folder.
+fn name(console: &Path) -> String {
+    let name = console.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 /// A booted guest; killed on drop.
@@ -162,27 +185,6 @@ struct Vm {
 }
 
 impl Vm {
-    fn ready(&mut self) -> Result<Environment, SessionError> {
-        let deadline = self.deadline(BOOT_LIMIT);
-        let message = self.next(deadline).map_err(|e| match e {
-            SessionError::Lost(reason) => SessionError::Open(reason),
-            other => other,
-        })?;
-        match message {
-            FromAgent::Ready {
-                protocol: PROTOCOL,
-                environment,
-            } => Ok(*environment),
-            FromAgent::Ready { protocol, .. } => Err(SessionError::Open(format!(
-                "the agent in the guest speaks protocol {protocol}, this program {PROTOCOL}: \
-                 they are not the same build"
-            ))),
-            other => Err(SessionError::Open(format!(
-                "the agent in the guest did not say that it is ready but {other:?}"
-            ))),
-        }
-    }
-
     fn deadline(&self, limit: Duration) -> Instant {
         Instant::now() + limit * self.patience
     }
@@ -209,11 +211,7 @@ impl Vm {
     }
 
     fn console_name(&self) -> String {
-        self.console
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned()
+        name(&self.console)
     }
 
     /// First line: what and where; then the first lines of the trace.

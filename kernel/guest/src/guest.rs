@@ -226,7 +226,13 @@ impl Guest {
         let mut attempt = 1;
         loop {
             let guest = Self::start(spec, progress)?;
-            let error = match guest.recv(patience) {
+            let said = loop {
+                match guest.recv(patience) {
+                    Ok(FromAgent::Log { text }) => progress(&text),
+                    said => break said,
+                }
+            };
+            let error = match said {
                 Ok(ready @ FromAgent::Ready { .. }) => return Ok((guest, ready)),
                 Ok(other) => GuestError::Protocol {
                     reason: "the first message must be `ready`".to_owned(),

@@ -378,8 +378,7 @@ fn a_module_that_does_not_load_fails_the_boot() {
     };
     bench.artifacts.module = bench.dir.path().join("efuse.ko");
     fs::write(&bench.artifacts.module, "no module").expect("written");
-    let guest = Guest::start(&bench.spec(), &mut |_| {}).expect("QEMU starts");
-    match guest.recv(PATIENCE) {
+    match Guest::boot(&bench.spec(), PATIENCE, &mut |line| println!("{line}")) {
         Err(GuestError::Init { message, .. }) => {
             assert!(message.contains("insmod /lib/efuse.ko"), "{message}");
         }
