@@ -9,6 +9,7 @@
 
 #include <linux/types.h>
 
+struct efuse_channel;
 struct efuse_conn;
 struct inode;
 struct kobject;
@@ -58,6 +59,16 @@ struct efuse_request {
 	bool atime_settled;
 	/* A program was asked already */
 	bool asked;
+};
+
+/* Of a struct fuse_req, see ring.c */
+struct efuse_ring_req {
+	/* NULL: in none. Set before the request can be found there */
+	struct efuse_channel *ch;
+	/* Valid once the request left the list of those that wait */
+	u32 slot;
+	/* Its caller may poll the slot */
+	bool polled;
 };
 
 /*

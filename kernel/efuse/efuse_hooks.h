@@ -284,4 +284,47 @@ static inline void efuse_inode_gone(struct fuse_inode *fi)
 		__efuse_inode_gone(fi);
 }
 
+/*
+ * Rings, see ring.c. The copying is dev.c's: arguments of a request, and a reply
+ * of @nbytes behind its header, to and from pieces of the kernel's memory.
+ */
+extern const struct fuse_iqueue_ops efuse_ring_ops;
+
+int efuse_copy_args(struct fuse_req *req, const struct kvec *kvec,
+		    unsigned int nr);
+int efuse_copy_reply(struct fuse_req *req, const struct kvec *kvec,
+		     unsigned int nr, unsigned int nbytes);
+bool __efuse_ring_cancel(struct fuse_req *req);
+void __efuse_ring_poll(struct fuse_req *req);
+void __efuse_ring_abort(struct fuse_conn *fc, struct list_head *to_end);
+long efuse_ring_ioctl(struct fuse_dev *fud, unsigned int cmd,
+		      void __user *argp);
+int efuse_ring_mmap(struct fuse_dev *fud, struct vm_area_struct *vma);
+
+static inline bool efuse_has_ring(struct fuse_conn *fc)
+{
+	return smp_load_acquire(&fc->iq.ops) == &efuse_ring_ops;
+}
+
+/* Take back a request that waits for room in a ring. False if it does not. */
+static inline bool efuse_ring_cancel(struct fuse_req *req)
+{
+	return req->ring.ch && __efuse_ring_cancel(req);
+}
+
+/* Look for the reply of a request for a while; it may have ended afterwards. */
+static inline void efuse_ring_poll(struct fuse_req *req)
+{
+	if (req->ring.polled)
+		__efuse_ring_poll(req);
+}
+
+/* Move all requests in rings to @to_end, and let none in. Under fc->lock. */
+static inline void efuse_ring_abort(struct fuse_conn *fc,
+				    struct list_head *to_end)
+{
+	if (efuse_has_ring(fc))
+		__efuse_ring_abort(fc, to_end);
+}
+
 #endif /* _EFUSE_HOOKS_H */

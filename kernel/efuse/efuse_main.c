@@ -31,6 +31,7 @@ static const char * const efuse_features[] = {
 #ifdef CONFIG_FS_POSIX_ACL
 	"posix_acl",
 #endif
+	"ring",
 };
 
 static ssize_t version_show(struct kobject *kobj, struct kobj_attribute *attr,

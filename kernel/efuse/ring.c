@@ -1,0 +1,978 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * eFUSE: requests and replies in memory that is shared with the daemon.
+ *
+ * efuse_uapi.h has the layout. A request goes through these hands:
+ *
+ *	caller	finds a slot and pages for it in the channel of its processor,
+ *		copies the arguments, puts the slot into the pending ring, wakes
+ *		a worker that sleeps, polls the slot's status for a while, sleeps
+ *	daemon	takes the slot from the pending ring, writes the reply, exchanges
+ *		the status for EFUSE_SLOT_DONE; unless the caller polls, puts the
+ *		slot into the complete ring and enters the kernel
+ *	caller (if it polled) or worker (in the kernel)
+ *		copies the reply, frees slot and pages, ends the request
+ *
+ * What finds no room waits on a list and is copied by a worker in the kernel,
+ * first come, first served; so are asynchronous requests with much to copy, as
+ * they are sent under fc->bg_lock. FORGETs that find no room wait on another.
+ *
+ * Trust. The mapping has no pointers, and nothing in it decides where the kernel
+ * reads or writes: what is where, and how large, is in struct efuse_slot, which is
+ * not mapped. Words that the daemon writes are read once and then checked:
+ *	complete[]	below depth, of a slot that is sent and EFUSE_SLOT_DONE,
+ *			under ch->lock; a slot is therefore ended once
+ *	head_size, data_size, error
+ *			against what the slot has room for
+ *	*_head, spinners
+ *			only decide whether somebody is woken or waits, and (the
+ *			differences of cursors) are too large for the ring: it is full
+ * Data are copied while the daemon may change them; what the copy says is checked
+ * by the same code as what comes by write().
+ *
+ * Locks:	fc->lock > fc->bg_lock > ch->lock > waitq.lock
+ *		fuse_mutex > fc->lock (making the rings)
+ * ch->lock protects the channel's bitmaps, lists, slots' states and the kernel's
+ * cursors. Requests are copied and ended without it: a slot in SLOT_FILLING or
+ * SLOT_TAKING belongs to whoever made it so.
+ *
+ * A request is on ch->waiting with FR_PENDING set, or has a slot; both change
+ * under ch->lock, so that a killed caller can take it from the list. FR_SENT is
+ * set and cleared with SLOT_SENT.
+ *
+ * Memory ordering.
+ *	A slot's contents before pending_tail: store-release here, load-acquire there.
+ *	The reply before the status: the exchange there has release, and whoever
+ *	sees EFUSE_SLOT_DONE here has acquire semantics.
+ *	Caller going to sleep and daemon: both change the status by an atomic
+ *	operation. If the daemon's is first, the caller's cmpxchg() fails and it
+ *	takes the reply; if the caller's is first, the daemon gets
+ *	EFUSE_SLOT_SLEEPING and enters.
+ *	Worker going to sleep and caller: the worker is in the wait queue before it
+ *	looks at pending_tail (full barrier in prepare_to_wait_event()); a caller has
+ *	written pending_tail before it looks at the wait queue (full barrier in
+ *	wq_has_sleeper()). One of them sees the other.
+ *	Spinning worker and caller: the worker takes itself out of spinners, with a
+ *	full barrier, before it takes a request or enters the kernel, which
+ *	looks at pending_tail. A caller reads spinners after a full barrier.
+ *	FR_SENT and FR_INTERRUPTED: as in dev.c, each is set before a full barrier
+ *	and the other one tested after it.
+ *
+ * Abort: with ch->connected false under ch->lock nothing is put into a slot any
+ * more. Requests in SLOT_SENT and on the list are ended by fuse_abort_conn(), those
+ * being copied by whoever copies them. Asynchronous requests are never refused
+ * under fc->bg_lock: fuse_abort_conn() empties the background queue, under
+ * that lock and for the last time, before it comes to the channels.
+ */
+#define pr_fmt(fmt) "efuse: " fmt
+
+#include <linux/bitmap.h>
+#include <linux/mm.h>
+#include <linux/nospec.h>
+#include <linux/sched/clock.h>
+#include <linux/sched/signal.h>
+#include <linux/uio.h>
+#include <linux/vmalloc.h>
+
+#include "efuse_i.h"
+#include "efuse_uapi.h"
+
+#define EFUSE_RING_DEPTH	64
+#define EFUSE_RING_PAGES	1024
+#define EFUSE_RING_POLL_US	50
+#define EFUSE_RING_MAX_POLL_US	10000
+/* So much is copied under fc->bg_lock */
+#define EFUSE_RING_ATOMIC_COPY	SZ_8K
+/* Weight of a new service time in the average is 1 / (1 << this) */
+#define EFUSE_RING_EWMA_SHIFT	3
+/* Callers whose reply is known to take long poll once in so many times */
+#define EFUSE_RING_POLL_AGAIN	64
+
+enum efuse_slot_state {
+	SLOT_FREE,
+	/* A request is being copied into it */
+	SLOT_FILLING,
+	/* The daemon has it */
+	SLOT_SENT,
+	/* A reply is being copied from it */
+	SLOT_TAKING,
+};
+
+struct efuse_slot {
+	struct fuse_req *req;
+	u64 sent;
+	enum efuse_slot_state state;
+	/* In the channel's pages */
+	u32 page;
+	u32 pages;
+	/* Arguments in the slot itself, and their number */
+	u32 in_inline;
+	u32 in_inline_args;
+	u32 in_size;
+	u32 out_page;
+	u32 out_size;
+};
+
+/* Under ch->lock, read without it */
+struct efuse_ring_stats {
+	u64 requests;
+	/* Taken by their callers themselves */
+	u64 polled;
+	u64 waited;
+	u64 forgets;
+	u64 interrupts;
+	u64 wakeups;
+	/* Replies that made no sense */
+	u64 bad;
+};
+
+struct efuse_channel {
+	spinlock_t lock;
+	bool connected;
+	/* Something on the list of those that wait may find room now */
+	bool fillable;
+	u32 depth;
+	u32 pages;
+	u32 in_flight;
+	u32 n_waiting;
+	/* Our cursors, which the header only shows */
+	u32 pending_tail;
+	u32 complete_head;
+	u32 intr_tail;
+	u32 forget_tail;
+	/* Of the worker that entered last */
+	int worker_cpu;
+	u32 not_polled;
+	u64 service_ns;
+	u64 poll_ns;
+	u64 unique;
+	struct list_head waiting;
+	struct fuse_forget_link *forgets;
+	struct fuse_forget_link **forgets_tail;
+	struct efuse_slot *slots;
+	unsigned long *slot_map;
+	unsigned long *page_map;
+	/* Slots whose request is to be interrupted */
+	unsigned long *intr_map;
+	wait_queue_head_t waitq;
+	struct efuse_ring_stats stats;
+
+	/* The mapping */
+	void *mem;
+	size_t bytes;
+	struct efuse_ring_header *hdr;
+	u32 *pending;
+	u32 *complete;
+	struct efuse_ring_intr *intr;
+	struct efuse_ring_forget *forget;
+	struct efuse_ring_slot *shared;
+	void *pool;
+} ____cacheline_aligned_in_smp;
+
+struct efuse_ring {
+	unsigned int channels;
+	struct efuse_channel ch[] __counted_by(channels);
+};
+
+static struct efuse_ring *efuse_ring(struct fuse_iqueue *fiq)
+{
+	return fiq->priv;
+}
+
+static struct efuse_ring_slot *efuse_shared(struct efuse_channel *ch, u32 slot)
+{
+	return &ch->shared[slot];
+}
+
+/* What is written by the daemon is at most the daemon's own affair. */
+static bool efuse_has_work(struct efuse_channel *ch)
+{
+	struct efuse_ring_header *hdr = ch->hdr;
+
+	return READ_ONCE(ch->pending_tail) != READ_ONCE(hdr->pending_head) ||
+	       READ_ONCE(ch->fillable) ||
+	       READ_ONCE(ch->intr_tail) != READ_ONCE(hdr->intr_head) ||
+	       READ_ONCE(ch->forget_tail) != READ_ONCE(hdr->forget_head) ||
+	       !READ_ONCE(ch->connected);
+}
+
+/* After something was put into a ring, with or without ch->lock. */
+static void efuse_wake_worker(struct efuse_channel *ch)
+{
+	struct efuse_ring_header *hdr = ch->hdr;
+
+	/* A full barrier, for the spinners as well */
+	if (!wq_has_sleeper(&ch->waitq))
+		return;
+	/* One that spins takes one request, and whatever else there is */
+	if (READ_ONCE(hdr->spinners) &&
+	    READ_ONCE(ch->pending_tail) - READ_ONCE(hdr->pending_head) <= 1)
+		return;
+	wake_up(&ch->waitq);
+}
+
+static void efuse_set_fillable(struct efuse_channel *ch, bool fillable)
+{
+	lockdep_assert_held(&ch->lock);
+	if (ch->fillable == fillable)
+		return;
+	WRITE_ONCE(ch->fillable, fillable);
+	WRITE_ONCE(ch->hdr->backlog, fillable);
+}
+
+/* Where arguments and reply go. Leading arguments that fit go into the slot. */
+static void efuse_slot_plan(const struct fuse_req *req, struct efuse_slot *slot)
+{
+	const struct fuse_args *args = req->args;
+	u32 total = 0;
+	unsigned int i;
+
+	slot->in_inline = 0;
+	slot->in_inline_args = 0;
+	for (i = 0; i < args->in_numargs; i++) {
+		total += args->in_args[i].size;
+		if (total <= EFUSE_RING_INLINE) {
+			slot->in_inline = total;
+			slot->in_inline_args = i + 1;
+		}
+	}
+	slot->in_size = total - slot->in_inline;
+
+	total = fuse_len_args(args->out_numargs,
+			      (struct fuse_arg *)args->out_args);
+	if (args->out_argvar)
+		slot->out_size = args->out_args[args->out_numargs - 1].size;
+	else
+		slot->out_size = total > EFUSE_RING_HEAD ? total : 0;
+}
+
+/*
+ * Find slot and pages for a request, which is none of those that wait any more.
+ * -EAGAIN: there is no room, and nothing has changed.
+ */
+static int efuse_slot_reserve(struct efuse_channel *ch, struct fuse_req *req)
+{
+	struct efuse_slot plan;
+	unsigned long page = 0;
+	u32 in_pages, pages, nr;
+
+	lockdep_assert_held(&ch->lock);
+	efuse_slot_plan(req, &plan);
+	in_pages = DIV_ROUND_UP(plan.in_size, PAGE_SIZE);
+	pages = in_pages + DIV_ROUND_UP(plan.out_size, PAGE_SIZE);
+	if (pages > ch->pages)
+		return req->args->opcode == FUSE_SETXATTR ? -E2BIG : -EIO;
+
+	nr = find_first_zero_bit(ch->slot_map, ch->depth);
+	if (nr >= ch->depth)
+		return -EAGAIN;
+	if (pages) {
+		page = bitmap_find_next_zero_area(ch->page_map, ch->pages, 0,
+						  pages, 0);
+		if (page >= ch->pages)
+			return -EAGAIN;
+		bitmap_set(ch->page_map, page, pages);
+	}
+	__set_bit(nr, ch->slot_map);
+	__clear_bit(nr, ch->intr_map);
+	ch->in_flight++;
+
+	plan.req = req;
+	plan.sent = 0;
+	plan.state = SLOT_FILLING;
+	plan.page = page;
+	plan.pages = pages;
+	plan.out_page = page + in_pages;
+	ch->slots[nr] = plan;
+	req->ring.slot = nr;
+	clear_bit(FR_PENDING, &req->flags);
+	return 0;
+}
+
+static void efuse_slot_free(struct efuse_channel *ch, u32 nr)
+{
+	struct efuse_slot *slot = &ch->slots[nr];
+
+	lockdep_assert_held(&ch->lock);
+	if (slot->pages)
+		bitmap_clear(ch->page_map, slot->page, slot->pages);
+	slot->state = SLOT_FREE;
+	slot->req = NULL;
+	__clear_bit(nr, ch->slot_map);
+	__clear_bit(nr, ch->intr_map);
+	ch->in_flight--;
+	if (ch->n_waiting)
+		efuse_set_fillable(ch, true);
+}
+
+/* Interrupts into their ring as long as there is room. */
+static void efuse_flush_intr(struct efuse_channel *ch)
+{
+	u32 used = ch->intr_tail - READ_ONCE(ch->hdr->intr_head);
+	struct efuse_ring_intr *intr;
+	unsigned long nr;
+
+	lockdep_assert_held(&ch->lock);
+	for_each_set_bit(nr, ch->intr_map, ch->depth) {
+		if (used >= ch->depth)
+			break;
+		used++;
+		__clear_bit(nr, ch->intr_map);
+		intr = &ch->intr[ch->intr_tail & (ch->depth - 1)];
+		intr->unique = ch->slots[nr].req->in.h.unique;
+		intr->slot = nr;
+		ch->stats.interrupts++;
+		WRITE_ONCE(ch->intr_tail, ch->intr_tail + 1);
+		smp_store_release(&ch->hdr->intr_tail, ch->intr_tail);
+	}
+}
+
+/* The same for FORGETs; frees those that are in the ring now. */
+static void efuse_flush_forgets(struct efuse_channel *ch)
+{
+	u32 used = ch->forget_tail - READ_ONCE(ch->hdr->forget_head);
+	struct efuse_ring_forget *forget;
+	struct fuse_forget_link *link;
+
+	lockdep_assert_held(&ch->lock);
+	while ((link = ch->forgets) && used < EFUSE_RING_FORGETS) {
+		used++;
+		forget = &ch->forget[ch->forget_tail & (EFUSE_RING_FORGETS - 1)];
+		forget->nodeid = link->forget_one.nodeid;
+		forget->nlookup = link->forget_one.nlookup;
+		WRITE_ONCE(ch->forget_tail, ch->forget_tail + 1);
+		smp_store_release(&ch->hdr->forget_tail, ch->forget_tail);
+		ch->forgets = link->next;
+		if (!ch->forgets)
+			ch->forgets_tail = &ch->forgets;
+		kfree(link);
+	}
+}
+
+/* Copy a request into its slot and give it to the daemon. */
+static void efuse_slot_send(struct efuse_channel *ch, struct fuse_req *req,
+			    u32 status, bool wake)
+{
+	u32 nr = req->ring.slot;
+	struct efuse_slot *slot = &ch->slots[nr];
+	struct efuse_ring_slot *sh = efuse_shared(ch, nr);
+	struct kvec kvec[2];
+	unsigned int n = 0;
+
+	sh->in_inline = slot->in_inline;
+	sh->in_page = slot->page;
+	sh->in_size = slot->in_size;
+	sh->out_page = slot->out_page;
+	sh->out_size = slot->out_size;
+	sh->in = req->in.h;
+	if (slot->in_inline) {
+		kvec[n].iov_base = sh->args;
+		kvec[n++].iov_len = slot->in_inline;
+	}
+	if (slot->in_size) {
+		kvec[n].iov_base = ch->pool + (size_t)slot->page * PAGE_SIZE;
+		kvec[n++].iov_len = slot->in_size;
+	}
+	/* Cannot fail, the pieces are as large as the arguments */
+	efuse_copy_args(req, kvec, n);
+	WRITE_ONCE(sh->status, status);
+
+	spin_lock(&ch->lock);
+	if (unlikely(!ch->connected)) {
+		efuse_slot_free(ch, nr);
+		spin_unlock(&ch->lock);
+		req->out.h.error = -ECONNABORTED;
+		fuse_request_end(req);
+		return;
+	}
+	slot->sent = local_clock();
+	slot->state = SLOT_SENT;
+	ch->stats.requests++;
+	set_bit(FR_SENT, &req->flags);
+	/* Pairs with the one in request_wait_answer() */
+	smp_mb__after_atomic();
+	if (test_bit(FR_INTERRUPTED, &req->flags))
+		__set_bit(nr, ch->intr_map);
+	WRITE_ONCE(ch->pending[ch->pending_tail & (ch->depth - 1)], nr);
+	WRITE_ONCE(ch->pending_tail, ch->pending_tail + 1);
+	smp_store_release(&ch->hdr->pending_tail, ch->pending_tail);
+	if (test_bit(nr, ch->intr_map))
+		efuse_flush_intr(ch);
+	spin_unlock(&ch->lock);
+
+	/* Not @req or the slot any more, the reply may be there already */
+	if (wake)
+		efuse_wake_worker(ch);
+}
+
+static bool efuse_may_poll(struct efuse_channel *ch)
+{
+	if (!ch->poll_ns || num_online_cpus() < 2 ||
+	    READ_ONCE(ch->worker_cpu) == raw_smp_processor_id())
+		return false;
+	/* It would only take the processor from others */
+	if (READ_ONCE(ch->service_ns) > 2 * ch->poll_ns) {
+		u32 not = READ_ONCE(ch->not_polled) + 1;
+
+		WRITE_ONCE(ch->not_polled, not);
+		return not % EFUSE_RING_POLL_AGAIN == 0;
+	}
+	return true;
+}
+
+static void efuse_ring_send_req(struct fuse_iqueue *fiq, struct fuse_req *req)
+{
+	struct efuse_ring *ring = efuse_ring(fiq);
+	bool background = test_bit(FR_BACKGROUND, &req->flags);
+	u32 nr = raw_smp_processor_id() % ring->channels;
+	struct efuse_channel *ch = &ring->ch[nr];
+	bool polled;
+	int err;
+
+	/* What a notification asked for, with a unique id of its own */
+	if (!test_bit(FR_ISREPLY, &req->flags)) {
+		fuse_dev_fiq_ops.send_req(fiq, req);
+		return;
+	}
+
+	polled = !background && efuse_may_poll(ch);
+	req->ring.ch = ch;
+	spin_lock(&ch->lock);
+	if (!ch->connected) {
+		spin_unlock(&ch->lock);
+		req->out.h.error = -ENOTCONN;
+		clear_bit(FR_PENDING, &req->flags);
+		fuse_request_end(req);
+		return;
+	}
+	ch->unique += 2;
+	req->in.h.unique = (u64)(nr + 1) << 48 | (ch->unique & GENMASK_ULL(47, 0));
+
+	err = -EAGAIN;
+	if (!ch->n_waiting &&
+	    (!background || req->in.h.len <= EFUSE_RING_ATOMIC_COPY))
+		err = efuse_slot_reserve(ch, req);
+	if (err == -EAGAIN || (err && background)) {
+		list_add_tail(&req->list, &ch->waiting);
+		ch->n_waiting++;
+		ch->stats.waited++;
+		/* If there is no room, whoever makes some says so */
+		if (ch->n_waiting == 1 && ch->in_flight < ch->depth)
+			efuse_set_fillable(ch, true);
+		spin_unlock(&ch->lock);
+		efuse_wake_worker(ch);
+		return;
+	}
+	spin_unlock(&ch->lock);
+	if (err) {
+		clear_bit(FR_PENDING, &req->flags);
+		req->out.h.error = err;
+		fuse_request_end(req);
+		return;
+	}
+	req->ring.polled = polled;
+	efuse_slot_send(ch, req, polled ? EFUSE_SLOT_POLLED :
+			background ? EFUSE_SLOT_ASYNC : EFUSE_SLOT_SLEEPING,
+			true);
+}
+
+/* What waits goes into slots, in its order, until one finds no room. */
+static void efuse_ring_fill(struct efuse_channel *ch)
+{
+	struct fuse_req *req;
+	bool wake = false;
+	u32 status;
+	int err;
+
+	while (READ_ONCE(ch->fillable)) {
+		spin_lock(&ch->lock);
+		req = list_first_entry_or_null(&ch->waiting, struct fuse_req,
+					       list);
+		err = req ? efuse_slot_reserve(ch, req) : -EAGAIN;
+		if (err == -EAGAIN) {
+			efuse_set_fillable(ch, false);
+			spin_unlock(&ch->lock);
+			return;
+		}
+		list_del_init(&req->list);
+		ch->n_waiting--;
+		clear_bit(FR_PENDING, &req->flags);
+		spin_unlock(&ch->lock);
+		if (err) {
+			req->out.h.error = err;
+			fuse_request_end(req);
+		} else {
+			status = test_bit(FR_BACKGROUND, &req->flags) ?
+				 EFUSE_SLOT_ASYNC : EFUSE_SLOT_SLEEPING;
+			/* The first one is for whoever is here */
+			efuse_slot_send(ch, req, status, wake);
+			wake = true;
+		}
+		cond_resched();
+	}
+}
+
+/*
+ * End the request in a slot if its reply is there. @req is the request that is
+ * meant, NULL for any.
+ */
+static bool efuse_slot_take(struct efuse_channel *ch, u32 nr,
+			    struct fuse_req *req)
+{
+	struct efuse_slot *slot = &ch->slots[nr];
+	struct efuse_ring_slot *sh = efuse_shared(ch, nr);
+	u32 head, data, room;
+	struct kvec kvec[2];
+	unsigned int n = 0;
+	int error;
+	bool bad;
+	u64 took;
+
+	spin_lock(&ch->lock);
+	if (slot->state != SLOT_SENT || (req && slot->req != req) ||
+	    smp_load_acquire(&sh->status) != EFUSE_SLOT_DONE) {
+		spin_unlock(&ch->lock);
+		return false;
+	}
+	slot->state = SLOT_TAKING;
+	if (req)
+		ch->stats.polled++;
+	req = slot->req;
+	room = slot->out_size;
+	took = local_clock() - slot->sent;
+	/* Clocks of processors may differ a little */
+	if ((s64)took > 0)
+		WRITE_ONCE(ch->service_ns, ch->service_ns +
+			   ((s64)(took - ch->service_ns) >>
+			    EFUSE_RING_EWMA_SHIFT));
+	clear_bit(FR_SENT, &req->flags);
+	spin_unlock(&ch->lock);
+
+	error = READ_ONCE(sh->error);
+	head = READ_ONCE(sh->head_size);
+	data = READ_ONCE(sh->data_size);
+	bad = error > 0 || error <= -512 || head > EFUSE_RING_HEAD ||
+	      data > room;
+	if (!bad && !error) {
+		if (head) {
+			kvec[n].iov_base = sh->head;
+			kvec[n++].iov_len = head;
+		}
+		if (data) {
+			kvec[n].iov_base = ch->pool +
+				(size_t)slot->out_page * PAGE_SIZE;
+			kvec[n++].iov_len = data;
+		}
+		bad = efuse_copy_reply(req, kvec, n, head + data);
+	}
+	req->out.h.error = bad ? -EIO : error;
+
+	spin_lock(&ch->lock);
+	if (bad)
+		ch->stats.bad++;
+	efuse_slot_free(ch, nr);
+	spin_unlock(&ch->lock);
+	if (READ_ONCE(ch->fillable))
+		efuse_wake_worker(ch);
+
+	fuse_request_end(req);
+	return true;
+}
+
+void __efuse_ring_poll(struct fuse_req *req)
+{
+	struct efuse_channel *ch = req->ring.ch;
+	struct efuse_ring_slot *sh = efuse_shared(ch, req->ring.slot);
+	u64 deadline = ktime_get_ns() + ch->poll_ns;
+	u32 status;
+
+	while (!test_bit(FR_FINISHED, &req->flags)) {
+		if (smp_load_acquire(&sh->status) == EFUSE_SLOT_DONE) {
+			efuse_slot_take(ch, req->ring.slot, req);
+			return;
+		}
+		if (need_resched() || signal_pending(current) ||
+		    ktime_get_ns() > deadline)
+			break;
+		cpu_relax();
+	}
+	if (test_bit(FR_FINISHED, &req->flags))
+		return;
+	/*
+	 * The slot is still this request's, unless the daemon broke the rules; it
+	 * then reads one word of its own memory otherwise than it was.
+	 */
+	status = cmpxchg(&sh->status, EFUSE_SLOT_POLLED, EFUSE_SLOT_SLEEPING);
+	if (status == EFUSE_SLOT_DONE)
+		efuse_slot_take(ch, req->ring.slot, req);
+}
+
+bool __efuse_ring_cancel(struct fuse_req *req)
+{
+	struct efuse_channel *ch = req->ring.ch;
+	bool pending;
+
+	spin_lock(&ch->lock);
+	pending = test_bit(FR_PENDING, &req->flags);
+	if (pending) {
+		list_del_init(&req->list);
+		ch->n_waiting--;
+		/* There may be room for the next one */
+		if (ch->n_waiting)
+			efuse_set_fillable(ch, true);
+	}
+	spin_unlock(&ch->lock);
+	if (pending && READ_ONCE(ch->fillable))
+		efuse_wake_worker(ch);
+	return pending;
+}
+
+static void efuse_ring_send_forget(struct fuse_iqueue *fiq,
+				   struct fuse_forget_link *link)
+{
+	struct efuse_ring *ring = efuse_ring(fiq);
+	struct efuse_channel *ch =
+		&ring->ch[raw_smp_processor_id() % ring->channels];
+
+	spin_lock(&ch->lock);
+	if (!ch->connected) {
+		spin_unlock(&ch->lock);
+		kfree(link);
+		return;
+	}
+	link->next = NULL;
+	*ch->forgets_tail = link;
+	ch->forgets_tail = &link->next;
+	ch->stats.forgets++;
+	efuse_flush_forgets(ch);
+	spin_unlock(&ch->lock);
+	efuse_wake_worker(ch);
+}
+
+static void efuse_ring_send_interrupt(struct fuse_iqueue *fiq,
+				      struct fuse_req *req)
+{
+	struct efuse_channel *ch = req->ring.ch;
+
+	if (!ch) {
+		fuse_dev_fiq_ops.send_interrupt(fiq, req);
+		return;
+	}
+	spin_lock(&ch->lock);
+	if (ch->connected && test_bit(FR_SENT, &req->flags)) {
+		__set_bit(req->ring.slot, ch->intr_map);
+		efuse_flush_intr(ch);
+	}
+	spin_unlock(&ch->lock);
+	efuse_wake_worker(ch);
+}
+
+void __efuse_ring_abort(struct fuse_conn *fc, struct list_head *to_end)
+{
+	struct efuse_ring *ring = efuse_ring(&fc->iq);
+	struct fuse_forget_link *link;
+	struct efuse_channel *ch;
+	struct fuse_req *req;
+	unsigned int i;
+	u32 nr;
+
+	for (i = 0; i < ring->channels; i++) {
+		ch = &ring->ch[i];
+		spin_lock(&ch->lock);
+		WRITE_ONCE(ch->connected, false);
+		for (nr = 0; nr < ch->depth; nr++) {
+			req = ch->slots[nr].req;
+			if (ch->slots[nr].state != SLOT_SENT)
+				continue;
+			efuse_slot_free(ch, nr);
+			list_add_tail(&req->list, to_end);
+		}
+		list_for_each_entry(req, &ch->waiting, list)
+			clear_bit(FR_PENDING, &req->flags);
+		list_splice_tail_init(&ch->waiting, to_end);
+		ch->n_waiting = 0;
+		efuse_set_fillable(ch, false);
+		while ((link = ch->forgets)) {
+			ch->forgets = link->next;
+			kfree(link);
+		}
+		ch->forgets_tail = &ch->forgets;
+		spin_unlock(&ch->lock);
+		wake_up_all(&ch->waitq);
+	}
+}
+
+static void efuse_ring_free(struct efuse_ring *ring)
+{
+	struct efuse_channel *ch;
+	unsigned int i;
+
+	for (i = 0; i < ring->channels; i++) {
+		ch = &ring->ch[i];
+		/* Mappings have references of their own to the pages */
+		vfree(ch->mem);
+		kvfree(ch->slots);
+		bitmap_free(ch->slot_map);
+		bitmap_free(ch->intr_map);
+		bitmap_free(ch->page_map);
+	}
+	kvfree(ring);
+}
+
+/* The connection has ended, and nobody has its device open. */
+static void efuse_ring_release(struct fuse_iqueue *fiq)
+{
+	efuse_ring_free(efuse_ring(fiq));
+}
+
+const struct fuse_iqueue_ops efuse_ring_ops = {
+	.send_forget	= efuse_ring_send_forget,
+	.send_interrupt	= efuse_ring_send_interrupt,
+	.send_req	= efuse_ring_send_req,
+	.release	= efuse_ring_release,
+};
+
+static size_t efuse_slots_offset(u32 depth)
+{
+	size_t at = PAGE_SIZE + 2 * depth * sizeof(u32) +
+		    depth * sizeof(struct efuse_ring_intr) +
+		    EFUSE_RING_FORGETS * sizeof(struct efuse_ring_forget);
+
+	return ALIGN(at, sizeof(struct efuse_ring_slot));
+}
+
+static size_t efuse_pool_offset(u32 depth)
+{
+	return PAGE_ALIGN(efuse_slots_offset(depth) +
+			  depth * sizeof(struct efuse_ring_slot));
+}
+
+static size_t efuse_channel_bytes(const struct efuse_ring_setup *setup)
+{
+	return efuse_pool_offset(setup->depth) +
+	       (size_t)setup->pages * PAGE_SIZE;
+}
+
+static int efuse_channel_init(struct efuse_channel *ch,
+			      const struct efuse_ring_setup *setup)
+{
+	u32 depth = setup->depth;
+	void *at;
+
+	spin_lock_init(&ch->lock);
+	init_waitqueue_head(&ch->waitq);
+	INIT_LIST_HEAD(&ch->waiting);
+	ch->forgets_tail = &ch->forgets;
+	ch->connected = true;
+	ch->depth = depth;
+	ch->pages = setup->pages;
+	ch->poll_ns = (u64)setup->poll_us * NSEC_PER_USEC;
+	ch->worker_cpu = -1;
+	ch->bytes = setup->bytes;
+	ch->mem = __vmalloc(ch->bytes, GFP_KERNEL_ACCOUNT | __GFP_ZERO |
+			    __GFP_NOWARN);
+	ch->slots = kvcalloc(depth, sizeof(*ch->slots), GFP_KERNEL_ACCOUNT);
+	ch->slot_map = bitmap_zalloc(depth, GFP_KERNEL_ACCOUNT);
+	ch->intr_map = bitmap_zalloc(depth, GFP_KERNEL_ACCOUNT);
+	ch->page_map = bitmap_zalloc(ch->pages, GFP_KERNEL_ACCOUNT);
+	if (!ch->mem || !ch->slots || !ch->slot_map || !ch->intr_map ||
+	    !ch->page_map)
+		return -ENOMEM;
+
+	ch->hdr = ch->mem;
+	at = ch->mem + PAGE_SIZE;
+	ch->pending = at;
+	ch->complete = ch->pending + depth;
+	at = ch->complete + depth;
+	ch->intr = at;
+	at = ch->intr + depth;
+	ch->forget = at;
+	ch->shared = ch->mem + efuse_slots_offset(depth);
+	ch->pool = ch->mem + efuse_pool_offset(depth);
+	return 0;
+}
+
+static int efuse_ring_defaults(struct efuse_ring_setup *setup)
+{
+	if (setup->flags)
+		return -EINVAL;
+	if (!setup->channels)
+		setup->channels = num_possible_cpus();
+	if (!setup->depth)
+		setup->depth = EFUSE_RING_DEPTH;
+	if (!setup->pages)
+		setup->pages = EFUSE_RING_PAGES;
+	if (setup->channels > nr_cpu_ids ||
+	    !is_power_of_2(setup->depth) ||
+	    setup->depth < EFUSE_RING_MIN_DEPTH ||
+	    setup->depth > EFUSE_RING_MAX_DEPTH ||
+	    setup->pages < EFUSE_RING_MIN_PAGES ||
+	    setup->pages > EFUSE_RING_MAX_PAGES ||
+	    setup->poll_us > EFUSE_RING_MAX_POLL_US)
+		return -EINVAL;
+	setup->bytes = efuse_channel_bytes(setup);
+	if (array_size(setup->channels, setup->bytes) >> PAGE_SHIFT >
+	    totalram_pages() / 4)
+		return -ENOMEM;
+	return 0;
+}
+
+static long efuse_ring_setup(struct fuse_dev *fud, void __user *argp)
+{
+	struct fuse_conn *fc = fud->fc;
+	struct efuse_ring_setup setup;
+	struct efuse_ring *ring;
+	unsigned int i;
+	int err;
+
+	if (copy_from_user(&setup, argp, sizeof(setup)))
+		return -EFAULT;
+	err = efuse_ring_defaults(&setup);
+	if (err)
+		return err;
+
+	ring = kvzalloc(struct_size(ring, ch, setup.channels),
+			GFP_KERNEL_ACCOUNT);
+	if (!ring)
+		return -ENOMEM;
+	ring->channels = setup.channels;
+	for (i = 0; i < setup.channels; i++) {
+		err = efuse_channel_init(&ring->ch[i], &setup);
+		if (err)
+			goto out_free;
+	}
+	err = -EFAULT;
+	if (copy_to_user(argp, &setup, sizeof(setup)))
+		goto out_free;
+
+	/*
+	 * Until INIT is answered there is no other request. Should the daemon answer
+	 * it at this very moment, some requests wait for its read() as ever.
+	 */
+	mutex_lock(&fuse_mutex);
+	spin_lock(&fc->lock);
+	err = -EBUSY;
+	if (fc->connected && !fc->initialized &&
+	    fc->iq.ops == &fuse_dev_fiq_ops) {
+		err = 0;
+		fc->iq.priv = ring;
+		/* Whoever finds these operations finds the rings */
+		smp_store_release(&fc->iq.ops, &efuse_ring_ops);
+	}
+	spin_unlock(&fc->lock);
+	mutex_unlock(&fuse_mutex);
+	if (!err)
+		return 0;
+out_free:
+	efuse_ring_free(ring);
+	return err;
+}
+
+static struct efuse_channel *efuse_ring_channel(struct fuse_dev *fud, u32 nr)
+{
+	struct efuse_ring *ring;
+
+	if (!efuse_has_ring(fud->fc))
+		return NULL;
+	ring = efuse_ring(&fud->fc->iq);
+	if (nr >= ring->channels)
+		return NULL;
+	return &ring->ch[array_index_nospec(nr, ring->channels)];
+}
+
+/* End requests whose slots are in the complete ring, one round at most. */
+static void efuse_ring_commit(struct efuse_channel *ch)
+{
+	u32 i, slot;
+
+	for (i = 0; i < ch->depth; i++) {
+		spin_lock(&ch->lock);
+		slot = xchg(&ch->complete[ch->complete_head & (ch->depth - 1)],
+			    0);
+		if (slot)
+			ch->complete_head++;
+		spin_unlock(&ch->lock);
+		if (!slot)
+			return;
+		slot--;
+		if (slot < ch->depth)
+			efuse_slot_take(ch, array_index_nospec(slot, ch->depth),
+					NULL);
+		cond_resched();
+	}
+}
+
+static long efuse_ring_enter(struct fuse_dev *fud, void __user *argp)
+{
+	struct efuse_ring_enter enter;
+	struct efuse_channel *ch;
+	int err;
+
+	if (copy_from_user(&enter, argp, sizeof(enter)))
+		return -EFAULT;
+	if (enter.flags & ~EFUSE_RING_WAIT)
+		return -EINVAL;
+	ch = efuse_ring_channel(fud, enter.channel);
+	if (!ch)
+		return -EINVAL;
+
+	efuse_ring_commit(ch);
+	for (;;) {
+		WRITE_ONCE(ch->worker_cpu, raw_smp_processor_id());
+		efuse_ring_fill(ch);
+		spin_lock(&ch->lock);
+		if (!ch->connected) {
+			spin_unlock(&ch->lock);
+			return fud->fc->aborted ? -ECONNABORTED : -ENODEV;
+		}
+		efuse_flush_intr(ch);
+		efuse_flush_forgets(ch);
+		spin_unlock(&ch->lock);
+		if (!(enter.flags & EFUSE_RING_WAIT) || efuse_has_work(ch))
+			return 0;
+		err = wait_event_interruptible_exclusive(ch->waitq,
+							 efuse_has_work(ch));
+		if (err)
+			return err;
+		ch->stats.wakeups++;
+	}
+}
+
+long efuse_ring_ioctl(struct fuse_dev *fud, unsigned int cmd,
+		      void __user *argp)
+{
+	if (cmd != EFUSE_IOC_RING_SETUP && cmd != EFUSE_IOC_RING_ENTER)
+		return -ENOTTY;
+	if (!fud)
+		return -EPERM;
+	if (cmd == EFUSE_IOC_RING_SETUP)
+		return efuse_ring_setup(fud, argp);
+	return efuse_ring_enter(fud, argp);
+}
+
+int efuse_ring_mmap(struct fuse_dev *fud, struct vm_area_struct *vma)
+{
+	u64 offset = (u64)vma->vm_pgoff << PAGE_SHIFT;
+	struct efuse_channel *ch;
+	unsigned long at;
+	int err;
+
+	if (!fud)
+		return -ENODEV;
+	if ((offset & ~GENMASK_ULL(47, 32)) != EFUSE_RING_MAP_TYPE)
+		return -EINVAL;
+	ch = efuse_ring_channel(fud, (offset >> 32) & 0xffff);
+	if (!ch || vma->vm_end - vma->vm_start != ch->bytes ||
+	    !(vma->vm_flags & VM_SHARED))
+		return -EINVAL;
+
+	vm_flags_mod(vma, VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP,
+		     VM_MAYEXEC);
+	for (at = 0; at < ch->bytes; at += PAGE_SIZE) {
+		err = vm_insert_page(vma, vma->vm_start + at,
+				     vmalloc_to_page(ch->mem + at));
+		if (err)
+			return err;
+	}
+	return 0;
+}
