@@ -88,6 +88,19 @@
 /* Callers whose reply is known to take long poll once in so many times */
 #define EFUSE_RING_POLL_AGAIN	64
 
+/* As in efuse/abi/src/ring.rs */
+static_assert(sizeof(struct efuse_ring_header) == 192);
+static_assert(offsetof(struct efuse_ring_header, pending_head) == 64);
+static_assert(offsetof(struct efuse_ring_header, complete_tail) == 128);
+static_assert(sizeof(struct efuse_ring_slot) == 512);
+static_assert(offsetof(struct efuse_ring_slot, in) == 48);
+static_assert(offsetof(struct efuse_ring_slot, args) == 88);
+static_assert(offsetof(struct efuse_ring_slot, head) == 200);
+static_assert(sizeof(struct efuse_ring_intr) == 16);
+static_assert(sizeof(struct efuse_ring_forget) == 16);
+static_assert(sizeof(struct efuse_ring_setup) == 24);
+static_assert(sizeof(struct efuse_ring_enter) == 8);
+
 enum efuse_slot_state {
 	SLOT_FREE,
 	/* A request is being copied into it */

@@ -15,6 +15,7 @@ mod flags;
 mod ioctl;
 mod opcode;
 mod request;
+pub mod ring;
 pub mod wire;
 
 pub use dirent::{DirentBuf, DirentPlusBuf};
