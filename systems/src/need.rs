@@ -19,11 +19,18 @@ pub enum KernelFeature {
     FuseOverIoUring,
     /// Programs can be attached to an eFUSE mount.
     EfuseBpf,
+    /// Requests of an eFUSE mount travel in memory shared with the daemon.
+    EfuseRing,
 }
 
 impl KernelFeature {
     /// Every feature.
-    pub const ALL: [Self; 3] = [Self::FusePassthrough, Self::FuseOverIoUring, Self::EfuseBpf];
+    pub const ALL: [Self; 4] = [
+        Self::FusePassthrough,
+        Self::FuseOverIoUring,
+        Self::EfuseBpf,
+        Self::EfuseRing,
+    ];
 
     /// The name in files: `fuse-passthrough`.
     #[must_use]
@@ -32,15 +39,16 @@ impl KernelFeature {
             Self::FusePassthrough => "fuse-passthrough",
             Self::FuseOverIoUring => "fuse-over-io-uring",
             Self::EfuseBpf => "efuse-bpf",
+            Self::EfuseRing => "efuse-ring",
         }
     }
 
-    /// Its bit among the flags of INIT; our own module says it in sysfs instead.
-    const fn flag(self) -> Option<u64> {
+    const fn shown(self) -> Shown {
         match self {
-            Self::FusePassthrough => Some(1 << 37),
-            Self::FuseOverIoUring => Some(1 << 41),
-            Self::EfuseBpf => None,
+            Self::FusePassthrough => Shown::InInit(1 << 37),
+            Self::FuseOverIoUring => Shown::InInit(1 << 41),
+            Self::EfuseBpf => Shown::InSysfs("bpf"),
+            Self::EfuseRing => Shown::InSysfs("ring"),
         }
     }
 
@@ -51,9 +59,17 @@ impl KernelFeature {
                 "Linux 6.14 or later with CONFIG_FUSE_IO_URING and the parameter \
                  enable_uring of the fuse module set to Y"
             }
-            Self::EfuseBpf => "an efuse module of this version; build it with `just kernel build`",
+            Self::EfuseBpf | Self::EfuseRing => "an efuse module of this version; build it with `just kernel build`",
         }
     }
+}
+
+/// Where a feature is to be seen.
+enum Shown {
+    /// Its bit among the flags of INIT.
+    InInit(u64),
+    /// Our own module's word for it.
+    InSysfs(&'static str),
 }
 
 /// One condition and how to meet it.
@@ -207,10 +223,10 @@ fn takes_descriptor(program: &str, bin: &BinDirs) -> Result<(), String> {
 }
 
 fn kernel(feature: KernelFeature) -> Result<(), String> {
-    let offered = match feature.flag() {
-        Some(flag) => init_probe::offered(Path::new("/dev/fuse"), "fuse")? & flag != 0,
-        None => fs::read_to_string("/sys/fs/efuse/features")
-            .is_ok_and(|features| features.split_whitespace().any(|name| name == "bpf")),
+    let offered = match feature.shown() {
+        Shown::InInit(flag) => init_probe::offered(Path::new("/dev/fuse"), "fuse")? & flag != 0,
+        Shown::InSysfs(word) => fs::read_to_string("/sys/fs/efuse/features")
+            .is_ok_and(|features| features.split_whitespace().any(|name| name == word)),
     };
     if offered {
         return Ok(());

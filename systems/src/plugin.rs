@@ -388,7 +388,7 @@ command = ["mined", "--dir={lower}", "{mountpoint}", "-t", "{threads}"]
             ),
             (
                 "[needs]\nkernel = [\n 'fuse-passthrough',\n 'fast']",
-                "mine.toml:7: `needs.kernel` names the unknown kernel feature \"fast\"; there are fuse-passthrough, fuse-over-io-uring, efuse-bpf",
+                "mine.toml:7: `needs.kernel` names the unknown kernel feature \"fast\"; there are fuse-passthrough, fuse-over-io-uring, efuse-bpf, efuse-ring",
             ),
             (
                 "[needs]\nplace = 'cloud'",

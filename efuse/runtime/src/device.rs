@@ -58,7 +58,12 @@ impl Device {
         }
     }
 
-    fn clone_descriptor(&self) -> io::Result<File> {
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// One more descriptor of the connection.
+    pub(crate) fn clone_descriptor(&self) -> io::Result<File> {
         let file = open(&self.path)?;
         let source: u32 = self.file.as_raw_fd() as u32;
         // SAFETY: the request reads one u32 behind the pointer.

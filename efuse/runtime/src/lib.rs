@@ -1,7 +1,8 @@
 //! Runs a [`FileSystem`] in user space.
 //!
 //! A [`Transport`] brings requests from the kernel and takes replies back; the first one is the
-//! character device ([`Device`], `/dev/fuse` or `/dev/efuse`). Each worker thread owns one
+//! character device ([`Device`], `/dev/fuse` or `/dev/efuse`), [`Rings`] share memory with
+//! the kernel module. Each worker thread owns one
 //! [`Channel`] of it, so the path of a request touches no lock and allocates nothing: receive into
 //! the channel's buffer, decode in place, call the handler, reply from the channel's data buffer.
 //!
@@ -29,6 +30,7 @@ mod dispatch;
 mod fs;
 mod mount;
 mod notify;
+mod ring;
 mod session;
 mod slow;
 mod transport;
@@ -40,6 +42,7 @@ pub use fs::{
 };
 pub use mount::{Mount, MountError, MountOptions};
 pub use notify::{Connection, Negotiation, Notifier};
+pub use ring::{RingConfig, Rings};
 pub use session::{Session, SessionConfig, SessionError};
 pub use transport::{
     BackingFiles, Channel, Exchange, RawRequest, ReceiveError, Transport, TransportError,

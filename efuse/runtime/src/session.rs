@@ -22,7 +22,7 @@ use crate::transport::{Channel, Exchange, ReceiveError, Transport, TransportErro
 /// How a session runs.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
-    /// Number of worker threads, at least 1.
+    /// Number of worker threads; at least what the transport needs are started.
     pub workers: usize,
     /// Largest READ or WRITE in bytes, a multiple of the page size.
     pub max_write: u32,
@@ -143,7 +143,7 @@ impl Session {
         let mut channel = transport.channel(0, max_write)?;
         let flags = negotiate(&mut *channel, &**fs, &connection, config)?;
         let dialect = Dialect::new(flags);
-        let states: Arc<[WorkerState]> = (0..config.workers.max(1))
+        let states: Arc<[WorkerState]> = (0..config.workers.max(transport.workers_at_least()))
             .map(|_| WorkerState::default())
             .collect();
 

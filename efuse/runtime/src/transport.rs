@@ -12,6 +12,11 @@ pub trait Transport: Send + Sync {
     /// `max_write` is the largest payload in bytes that requests and replies carry.
     fn channel(&self, worker: usize, max_write: usize) -> Result<Box<dyn Channel>, TransportError>;
 
+    /// How many workers it takes for every request to be received.
+    fn workers_at_least(&self) -> usize {
+        1
+    }
+
     /// Sends an unsolicited message: `parts` are sent back to back behind the header.
     fn notify(&self, code: NotifyCode, parts: &[&[u8]]) -> Result<(), Errno>;
 
@@ -27,8 +32,8 @@ pub trait Channel: Send {
     fn receive(&mut self) -> Result<(), ReceiveError>;
 
     /// The request received last, with the buffer that its reply's data go to. The buffer is page
-    /// aligned and at least `max_write` long; a ring hands out the memory that it shares with the
-    /// kernel, so that data written there are not copied again.
+    /// aligned and has room for all that the caller takes; a ring hands out the memory that it
+    /// shares with the kernel, so that data written there are not copied again.
     fn exchange(&mut self) -> Exchange<'_>;
 
     /// Answers the request: with an error, or with `head` followed by the first `data` bytes of

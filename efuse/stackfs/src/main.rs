@@ -10,7 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use efuse_bpf::{Attachment, Dev, Policy, Tunables};
-use efuse_runtime::{Device, Mount, MountOptions, Session, SessionConfig, Transport};
+use efuse_runtime::{
+    Device, Mount, MountOptions, RingConfig, Rings, Session, SessionConfig, Transport,
+};
 use efuse_stackfs::{Options, StackFs, raise_descriptor_limit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
@@ -36,6 +38,33 @@ struct Cli {
     /// File system type to mount: "fuse" for /dev/fuse, "efuse" for /dev/efuse.
     #[arg(long, value_name = "TYPE", default_value = "fuse")]
     fstype: String,
+
+    /// How requests come: "device" reads and writes it, "ring" shares memory with the kernel
+    /// (/dev/efuse only), with a channel and at least one thread for each processor.
+    #[arg(long, value_name = "WAY", default_value = "device")]
+    transport: Way,
+
+    /// With rings: channels, instead of one for each processor.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    ring_channels: u32,
+
+    /// With rings: requests in a channel at once, a power of two; 0 leaves it to the kernel.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    ring_depth: u32,
+
+    /// With rings: how long callers look for their reply before they sleep, in microseconds.
+    #[arg(long, value_name = "US", default_value_t = RingConfig::default().poll_us)]
+    ring_poll_us: u32,
+
+    /// With rings: how long a thread looks for a request before it sleeps, in microseconds. Only
+    /// with --ring-unpinned can it be of use.
+    #[arg(long, value_name = "US", default_value_t = 0,
+          value_parser = clap::value_parser!(u64).range(..=10_000))]
+    ring_spin_us: u64,
+
+    /// With rings: do not keep the threads of a channel on its processor.
+    #[arg(long)]
+    ring_unpinned: bool,
 
     /// Threads that serve requests, each with a descriptor and buffers (2 MiB) of its own. A thread
     /// waits while its request is at the disk, so more of them keep a deeper queue there.
@@ -120,6 +149,15 @@ struct Cli {
     own_only: bool,
 }
 
+/// How requests come.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Way {
+    /// By reading and writing the device.
+    Device,
+    /// By shared memory.
+    Ring,
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text
         .parse()
@@ -179,7 +217,20 @@ fn run(cli: Cli) -> Result<()> {
             )
         })
         .transpose()?;
-    let transport: Arc<dyn Transport> = Arc::new(device);
+    let transport: Arc<dyn Transport> = match cli.transport {
+        Way::Device => Arc::new(device),
+        Way::Ring => Arc::new(Rings::new(
+            device,
+            RingConfig {
+                channels: cli.ring_channels,
+                depth: cli.ring_depth,
+                poll_us: cli.ring_poll_us,
+                spin: Duration::from_micros(cli.ring_spin_us),
+                pin: !cli.ring_unpinned,
+                ..RingConfig::default()
+            },
+        )),
+    };
     let config = SessionConfig {
         workers: usize::from(cli.workers),
         max_write,

@@ -141,6 +141,8 @@ pub const ALL: &[Check] = &[
             "efuse-cache",
             "efuse-cache-backed",
             "efuse-prelim",
+            "rfuse",
+            "efuse",
         ]),
         run: coherence::run,
     },

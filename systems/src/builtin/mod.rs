@@ -9,8 +9,8 @@ use crate::System;
 pub use ext4::Ext4;
 pub use libfuse::Libfuse;
 pub use stackfs::{
-    EFUSE_BARE, EFUSE_CACHE, EFUSE_CACHE_BACKED, EFUSE_META, EFUSE_PASSTHROUGH, EFUSE_PRELIM,
-    EXTFUSE, FUSE, FUSE_PASSTHROUGH, StackFs,
+    EFUSE, EFUSE_BARE, EFUSE_CACHE, EFUSE_CACHE_BACKED, EFUSE_META, EFUSE_PASSTHROUGH,
+    EFUSE_PRELIM, EXTFUSE, FUSE, FUSE_PASSTHROUGH, RFUSE, StackFs,
 };
 
 /// Every built-in system, in the order of tables and charts.
@@ -28,5 +28,7 @@ pub fn all() -> Vec<Box<dyn System>> {
         Box::new(EFUSE_CACHE),
         Box::new(EFUSE_CACHE_BACKED),
         Box::new(EFUSE_PRELIM),
+        Box::new(RFUSE),
+        Box::new(EFUSE),
     ]
 }

@@ -21,7 +21,7 @@ pub struct StackFs {
     /// Options beside those that all share.
     options: &'static [&'static str],
     /// What the kernel must offer beside the device.
-    feature: Option<KernelFeature>,
+    features: &'static [KernelFeature],
 }
 
 /// The baseline: the kernel's own FUSE.
@@ -31,7 +31,7 @@ pub const FUSE: StackFs = StackFs {
     device: "/dev/fuse",
     fs_type: "fuse",
     options: &[],
-    feature: None,
+    features: &[],
 };
 
 /// What a user of today would pick. Reads and writes go to a backing file inside the mainline
@@ -42,7 +42,7 @@ pub const FUSE_PASSTHROUGH: StackFs = StackFs {
     device: "/dev/fuse",
     fs_type: "fuse",
     options: &["--passthrough"],
-    feature: Some(KernelFeature::FusePassthrough),
+    features: &[KernelFeature::FusePassthrough],
 };
 
 /// The efuse module with no program attached. It must behave and perform like stock FUSE; a
@@ -53,7 +53,7 @@ pub const EFUSE_BARE: StackFs = StackFs {
     device: "/dev/efuse",
     fs_type: "efuse",
     options: &[],
-    feature: None,
+    features: &[],
 };
 
 /// What ExtFUSE answered in the kernel. `StackFS` is the only one who changes the lower
@@ -64,7 +64,7 @@ pub const EXTFUSE: StackFs = StackFs {
     device: "/dev/efuse",
     fs_type: "efuse",
     options: &["--policy", "extfuse", "--until-invalidated"],
-    feature: Some(KernelFeature::EfuseBpf),
+    features: &[KernelFeature::EfuseBpf],
 };
 
 /// Module 2 alone: all metadata that programs can answer.
@@ -74,7 +74,7 @@ pub const EFUSE_META: StackFs = StackFs {
     device: "/dev/efuse",
     fs_type: "efuse",
     options: &["--policy", "metadata", "--until-invalidated"],
-    feature: Some(KernelFeature::EfuseBpf),
+    features: &[KernelFeature::EfuseBpf],
 };
 
 /// Modules 2 and 3 with data always from and to the backing file.
@@ -89,7 +89,7 @@ pub const EFUSE_PASSTHROUGH: StackFs = StackFs {
         "passthrough",
         "--until-invalidated",
     ],
-    feature: Some(KernelFeature::EfuseBpf),
+    features: &[KernelFeature::EfuseBpf],
 };
 
 /// Memory of each system that caches data; working sets in `workloads/data.toml` are made for it.
@@ -109,7 +109,7 @@ pub const EFUSE_CACHE: StackFs = StackFs {
         "--cache-size",
         CACHE_MIB,
     ],
-    feature: Some(KernelFeature::EfuseBpf),
+    features: &[KernelFeature::EfuseBpf],
 };
 
 /// The same with backing files: what is not in the cache is read from them, and writes keep it.
@@ -126,7 +126,7 @@ pub const EFUSE_CACHE_BACKED: StackFs = StackFs {
         "--cache-size",
         CACHE_MIB,
     ],
-    feature: Some(KernelFeature::EfuseBpf),
+    features: &[KernelFeature::EfuseBpf],
 };
 
 /// Modules 1 to 3, the document's preliminary stage: the path of data is chosen by measuring both.
@@ -143,7 +143,36 @@ pub const EFUSE_PRELIM: StackFs = StackFs {
         "--cache-size",
         CACHE_MIB,
     ],
-    feature: Some(KernelFeature::EfuseBpf),
+    features: &[KernelFeature::EfuseBpf],
+};
+
+/// Module 4 alone: the daemon answers everything, and requests come by rings, as in RFUSE.
+pub const RFUSE: StackFs = StackFs {
+    id: "rfuse",
+    title: "StackFS on eFUSE, requests in rings shared with the daemon",
+    device: "/dev/efuse",
+    fs_type: "efuse",
+    options: &["--transport", "ring"],
+    features: &[KernelFeature::EfuseRing],
+};
+
+/// `efuse-prelim` with rings for what still reaches the daemon.
+pub const EFUSE: StackFs = StackFs {
+    id: "efuse",
+    title: "StackFS on eFUSE, all of it: answered in the kernel, the rest by rings",
+    device: "/dev/efuse",
+    fs_type: "efuse",
+    options: &[
+        "--transport",
+        "ring",
+        "--passthrough",
+        "--policy",
+        "prelim",
+        "--until-invalidated",
+        "--cache-size",
+        CACHE_MIB,
+    ],
+    features: &[KernelFeature::EfuseBpf, KernelFeature::EfuseRing],
 };
 
 impl StackFs {
@@ -171,7 +200,7 @@ impl System for StackFs {
             Need::device(self.device),
             Need::own_program(PROGRAM),
         ];
-        needs.extend(self.feature.map(Need::Kernel));
+        needs.extend(self.features.iter().copied().map(Need::Kernel));
         needs
     }
 
