@@ -106,7 +106,10 @@ struct efuse_ring_slot {
 	__s32 error;
 	__u32 head_size;
 	__u32 data_size;
-	__u32 pad[3];
+	/* By the kernel: not 0 if somebody measures, and asks for ... */
+	__u32 timed;
+	/* ... when the daemon took the request, by CLOCK_MONOTONIC in ns */
+	__u64 taken;
 	struct fuse_in_header in;
 	__u8 args[EFUSE_RING_INLINE];
 	__u8 head[EFUSE_RING_HEAD];

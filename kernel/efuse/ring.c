@@ -76,6 +76,7 @@
 
 #include "efuse_i.h"
 #include "efuse_uapi.h"
+#include "fuse_trace.h"
 
 #define EFUSE_RING_DEPTH	64
 #define EFUSE_RING_PAGES	1024
@@ -153,6 +154,9 @@ struct efuse_channel {
 	u32 complete_head;
 	u32 intr_tail;
 	u32 forget_tail;
+	/* The daemon's, as far as efuse_ring_messages() has heard of them */
+	u32 intr_seen;
+	u32 forget_seen;
 	/* Of the worker that entered last */
 	int worker_cpu;
 	u32 not_polled;
@@ -180,6 +184,7 @@ struct efuse_channel {
 	struct efuse_ring_forget *forget;
 	struct efuse_ring_slot *shared;
 	void *pool;
+	struct fuse_conn *fc;
 } ____cacheline_aligned_in_smp;
 
 struct efuse_ring {
@@ -195,6 +200,24 @@ static struct efuse_ring *efuse_ring(struct fuse_iqueue *fiq)
 static struct efuse_ring_slot *efuse_shared(struct efuse_channel *ch, u32 slot)
 {
 	return &ch->shared[slot];
+}
+
+/*
+ * For probes: the daemon took a request at that time, 0 if it did not say; and so
+ * many messages without a reply since it entered last.
+ */
+noinline void efuse_ring_taken(struct fuse_req *req, u64 when);
+noinline void efuse_ring_taken(struct fuse_req *req, u64 when)
+{
+	asm volatile("");
+}
+
+noinline void efuse_ring_messages(struct fuse_conn *fc, u32 forgets,
+				  u32 interrupts);
+noinline void efuse_ring_messages(struct fuse_conn *fc, u32 forgets,
+				  u32 interrupts)
+{
+	asm volatile("");
 }
 
 /* What is written by the daemon is at most the daemon's own affair. */
@@ -377,6 +400,8 @@ static void efuse_slot_send(struct efuse_channel *ch, struct fuse_req *req,
 	sh->in_size = slot->in_size;
 	sh->out_page = slot->out_page;
 	sh->out_size = slot->out_size;
+	sh->timed = trace_efuse_request_send_enabled();
+	sh->taken = 0;
 	sh->in = req->in.h;
 	if (slot->in_inline) {
 		kvec[n].iov_base = sh->args;
@@ -561,6 +586,8 @@ static bool efuse_slot_take(struct efuse_channel *ch, u32 nr,
 	clear_bit(FR_SENT, &req->flags);
 	spin_unlock(&ch->lock);
 
+	if (READ_ONCE(sh->timed))
+		efuse_ring_taken(req, READ_ONCE(sh->taken));
 	error = READ_ONCE(sh->error);
 	head = READ_ONCE(sh->head_size);
 	data = READ_ONCE(sh->data_size);
@@ -850,6 +877,7 @@ static long efuse_ring_setup(struct fuse_dev *fud, void __user *argp)
 		return -ENOMEM;
 	ring->channels = setup.channels;
 	for (i = 0; i < setup.channels; i++) {
+		ring->ch[i].fc = fc;
 		err = efuse_channel_init(&ring->ch[i], &setup);
 		if (err)
 			goto out_free;
@@ -915,10 +943,35 @@ static void efuse_ring_commit(struct efuse_channel *ch)
 	}
 }
 
+/* How many a cursor went on; it cannot be beyond what is there. */
+static u32 efuse_gone_on(u32 *seen, u32 head, u32 tail)
+{
+	u32 n = min(head - *seen, tail - *seen);
+
+	*seen += n;
+	return n;
+}
+
+static void efuse_look_at_heads(struct efuse_channel *ch)
+{
+	u32 forgets, interrupts;
+
+	lockdep_assert_held(&ch->lock);
+	forgets = efuse_gone_on(&ch->forget_seen,
+				READ_ONCE(ch->hdr->forget_head),
+				ch->forget_tail);
+	interrupts = efuse_gone_on(&ch->intr_seen,
+				   READ_ONCE(ch->hdr->intr_head),
+				   ch->intr_tail);
+	if (forgets || interrupts)
+		efuse_ring_messages(ch->fc, forgets, interrupts);
+}
+
 static long efuse_ring_enter(struct fuse_dev *fud, void __user *argp)
 {
 	struct efuse_ring_enter enter;
 	struct efuse_channel *ch;
+	bool woken = false;
 	int err;
 
 	if (copy_from_user(&enter, argp, sizeof(enter)))
@@ -938,6 +991,8 @@ static long efuse_ring_enter(struct fuse_dev *fud, void __user *argp)
 			spin_unlock(&ch->lock);
 			return fud->fc->aborted ? -ECONNABORTED : -ENODEV;
 		}
+		ch->stats.wakeups += woken;
+		efuse_look_at_heads(ch);
 		efuse_flush_intr(ch);
 		efuse_flush_forgets(ch);
 		spin_unlock(&ch->lock);
@@ -947,7 +1002,7 @@ static long efuse_ring_enter(struct fuse_dev *fud, void __user *argp)
 							 efuse_has_work(ch));
 		if (err)
 			return err;
-		ch->stats.wakeups++;
+		woken = true;
 	}
 }
 

@@ -59,7 +59,9 @@ impl KernelFeature {
                 "Linux 6.14 or later with CONFIG_FUSE_IO_URING and the parameter \
                  enable_uring of the fuse module set to Y"
             }
-            Self::EfuseBpf | Self::EfuseRing => "an efuse module of this version; build it with `just kernel build`",
+            Self::EfuseBpf | Self::EfuseRing => {
+                "an efuse module of this version; build it with `just kernel build`"
+            }
         }
     }
 }

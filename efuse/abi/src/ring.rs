@@ -74,7 +74,10 @@ pub struct RingSlot {
     pub head_size: u32,
     /// Bytes of it in the pages.
     pub data_size: u32,
-    pad: [u32; 3],
+    /// The kernel's: not 0 if it wants to know the next.
+    pub timed: u32,
+    /// When the request was taken, by `CLOCK_MONOTONIC`, in nanoseconds.
+    pub taken: u64,
     /// The request's header.
     pub header: InHeader,
     /// Leading arguments.

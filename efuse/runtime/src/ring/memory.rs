@@ -23,6 +23,17 @@ macro_rules! field {
     }};
 }
 
+/// The kernel's time for measurements, in nanoseconds.
+fn now() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the time is ours to write; this clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// A request that was taken from a channel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Taken {
@@ -157,6 +168,9 @@ impl Memory {
         // SAFETY: inside the memory and aligned; the kernel wrote all of it before it put the slot
         // into the ring, and leaves it alone until the reply.
         let read = unsafe { self.base.add(at).cast::<RingSlot>().read() };
+        if read.timed != 0 {
+            field!(self.base, at, RingSlot, taken, AtomicU64).store(now(), Ordering::Relaxed);
+        }
         let pages = |page: u32, size: u32| {
             let from = page as usize * RING_PAGE;
             let end = from + size as usize;

@@ -18,8 +18,14 @@
  * When it is given there is no struct fuse_req yet. Its arguments are there, stay where
  * they are until its end, and belong to no other request meanwhile.
  *
+ * On rings the arguments are copied before a request is in the queue, and the daemon takes
+ * it without the kernel. It says when, by the same clock, as long as the tracepoint is
+ * used; the kernel hands that on with the reply, and it takes the place of the other.
+ *
  * FORGET and INTERRUPT are no struct fuse_req when they are read and have no reply: they
  * are crossings only. A read that returned something without a request was one of them.
+ * What a daemon took from a ring is seen when it enters the kernel: more than one FORGET
+ * since it was there last are a batch.
  */
 #ifndef PROBES_REQUESTS_H
 #define PROBES_REQUESTS_H
@@ -286,6 +292,37 @@ int message_read(__u64 *ctx)
 		count(COUNT_FORGOTTEN, 1);
 		cross(OPCODE_FORGET);
 	}
+	return 0;
+}
+
+/* void efuse_ring_taken(req, when) */
+SEC("fentry")
+int ring_taken(__u64 *ctx)
+{
+	__u64 req = ctx[0];
+	struct request *request = bpf_map_lookup_elem(&requests, &req);
+
+	if (request)
+		request->dequeued = ctx[1];
+	return 0;
+}
+
+/* void efuse_ring_messages(fc, forgets, interrupts) */
+SEC("fentry")
+int ring_messages(__u64 *ctx)
+{
+	__u32 forgets = ctx[1], interrupted = ctx[2];
+	struct opcode *slot;
+
+	if (!control.active || !is_ours(ctx[0]))
+		return 0;
+	if (forgets) {
+		count(COUNT_FORGOTTEN, forgets);
+		cross(forgets > 1 ? OPCODE_BATCH_FORGET : OPCODE_FORGET);
+	}
+	slot = opcode_slot(OPCODE_INTERRUPT);
+	if (slot)
+		__sync_fetch_and_add(&slot->crossings, interrupted);
 	return 0;
 }
 

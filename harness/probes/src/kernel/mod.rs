@@ -64,6 +64,7 @@ impl Probes {
                     for (group, function) in [
                         (Group::LockNative, "native_queued_spin_lock_slowpath"),
                         (Group::LockPv, "__pv_queued_spin_lock_slowpath"),
+                        (Group::Rings, "efuse_ring_taken"),
                     ] {
                         if types.has_function(function) {
                             groups.push(group);
@@ -112,6 +113,9 @@ impl Probes {
         let has = |group| groups.contains(&group);
         let calls = attach(Group::Calls);
         let requests = has(Group::Requests) && attach(Group::Requests);
+        // Without it, times on rings would be wrong: then there are none.
+        let rings = !has(Group::Rings) || attach(Group::Rings);
+        let requests = requests && rings;
         let forgets = requests && attach(Group::Forgets);
         // Every kernel has the first function; the second one's are where it is used.
         let native = requests && has(Group::LockNative) && attach(Group::LockNative);

@@ -21,6 +21,8 @@ pub(super) enum Target {
 pub(super) enum Group {
     Requests,
     Forgets,
+    /// Only the module has rings.
+    Rings,
     LockNative,
     LockPv,
     Calls,
@@ -31,6 +33,7 @@ impl Group {
         match self {
             Self::Requests => "FUSE requests",
             Self::Forgets => "crossings of FORGET and INTERRUPT",
+            Self::Rings => "what daemons take from rings",
             Self::LockNative | Self::LockPv => "contention on the input queue's lock",
             Self::Calls => "system calls",
         }
@@ -77,6 +80,12 @@ pub(super) const PLANS: &[Plan] = &[
         "message_read",
         Target::Fuse("fuse_dev_do_read"),
         Group::Forgets,
+    ),
+    plan("ring_taken", Target::Fuse("efuse_ring_taken"), Group::Rings),
+    plan(
+        "ring_messages",
+        Target::Fuse("efuse_ring_messages"),
+        Group::Rings,
     ),
     plan(
         "lock_wait_native",
