@@ -8,6 +8,7 @@ mod concurrent;
 mod counters;
 mod daemon_killed;
 mod fsx;
+mod hostile;
 mod module;
 mod outside;
 mod pjdfstest;
@@ -115,6 +116,12 @@ pub const ALL: &[Check] = &[
         title: "hostile programs are refused; programs come and go on a mount in use",
         applies: Applies::Only(&["efuse-bare"]),
         run: programs::run,
+    },
+    Check {
+        name: "hostile",
+        title: "daemons that break the rules of the rings harm no other mount and leave nothing behind",
+        applies: Applies::Only(&["rfuse"]),
+        run: hostile::run,
     },
     Check {
         name: "users",

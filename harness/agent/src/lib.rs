@@ -25,6 +25,7 @@ mod metadata;
 pub mod process;
 pub mod serve;
 mod served;
+pub mod slabs;
 pub mod sys;
 
 pub use agent::{Agent, AgentOptions, sweep};

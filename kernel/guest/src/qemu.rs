@@ -17,9 +17,10 @@ const PACKAGE: &str = "qemu-system-x86";
 
 /// Messages from warnings upwards (a `WARN_ON` is one) go to the console; a panic ends QEMU
 /// through `-no-reboot`. The crypto self-tests, a second under emulation, are left out: nothing
-/// that is measured uses what they test.
+/// that is measured uses what they test. Slab caches are not merged, so that their objects can be
+/// counted.
 const COMMAND_LINE: &str =
-    "console=ttyS0 loglevel=5 panic=-1 oops=panic printk.devkmsg=on cryptomgr.notests";
+    "console=ttyS0 loglevel=5 panic=-1 oops=panic printk.devkmsg=on cryptomgr.notests slab_nomerge";
 
 /// Everything that QEMU emulates, but for "fast" string operations: it executes `rep movsb` byte
 /// by byte, and a kernel that takes it for fast copies memory about nine times more slowly (200

@@ -11,13 +11,44 @@ use nix::unistd::Pid;
 
 use super::{Site, Trouble, fail};
 use crate::error::AgentError;
-use crate::sys;
+use crate::{slabs, sys};
 
 const THREADS: u32 = 4;
 /// All requests have to end within this after the kill.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+const REQUESTS: &str = "efuse_request";
+
+/// As often as the effort says.
 pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
+    let before = slabs::objects(REQUESTS)?;
+    let (mut requests, mut worst, mut error) = (0, Duration::ZERO, String::new());
+    for _ in 0..site.effort {
+        let (ended, slowest, how) = once(site)?;
+        requests += ended;
+        worst = worst.max(slowest);
+        error = how;
+    }
+    let left = match before {
+        Some(before) => {
+            let after = slabs::settle(REQUESTS, before)?;
+            if after > before {
+                return fail(format!("{before} requests in memory before, {after} after"));
+            }
+            format!("; {after} requests of the module in memory, {before} before")
+        }
+        None => String::new(),
+    };
+    Ok(format!(
+        "{} kills: {requests} requests ended {} ms after them at most with {error}; unmounted, \
+         mounted again{left}",
+        site.effort,
+        worst.as_millis(),
+    ))
+}
+
+/// How many requests ended, how long after the kill the last one did, and with what.
+fn once(site: &mut Site<'_>) -> Result<(usize, Duration, String), Trouble> {
     let root = site.root.clone();
     let Some(pid) = site.mounted()?.daemon_pid() else {
         return Err(Trouble::Skip(format!("{} has no daemon", site.system)));
@@ -102,10 +133,5 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     site.mount()?;
     let path = site.root.join("after");
     fs::write(&path, "works").map_err(AgentError::io(&path, "write after a new mount"))?;
-    Ok(format!(
-        "{} requests ended {} ms after the kill with {}; unmounted, mounted again",
-        errors.len(),
-        worst.as_millis(),
-        errors[0]
-    ))
+    Ok((errors.len(), worst, errors[0].to_string()))
 }
