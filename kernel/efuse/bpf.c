@@ -47,6 +47,7 @@ static const struct btf *efuse_btf;
 BTF_ID_LIST(efuse_ctx_ids)
 BTF_ID(struct, efuse_ctx)
 BTF_ID(struct, efuse_io)
+BTF_ID(struct, efuse_queue)
 
 __bpf_kfunc_start_defs();
 
@@ -146,6 +147,20 @@ __bpf_kfunc int bpf_efuse_inode(struct efuse_ctx *req, u64 nodeid,
 	return efuse_call_inode(efuse_call(req), nodeid, out);
 }
 
+/**
+ * bpf_efuse_queue_load - how much a ring channel has to do
+ * @queue: the argument of select_queue
+ * @channel: which channel
+ * @out: its load
+ *
+ * Return: 0, or -EINVAL if there is no such channel.
+ */
+__bpf_kfunc int bpf_efuse_queue_load(struct efuse_queue *queue, u32 channel,
+				     struct efuse_load *out)
+{
+	return efuse_queue_load(queue, channel, out);
+}
+
 __bpf_kfunc_end_defs();
 
 BTF_KFUNCS_START(efuse_kfunc_ids)
@@ -155,6 +170,7 @@ BTF_ID_FLAGS(func, bpf_efuse_reply, KF_TRUSTED_ARGS)
 BTF_ID_FLAGS(func, bpf_efuse_reply_error, KF_TRUSTED_ARGS)
 BTF_ID_FLAGS(func, bpf_efuse_dirent, KF_TRUSTED_ARGS)
 BTF_ID_FLAGS(func, bpf_efuse_inode, KF_TRUSTED_ARGS)
+BTF_ID_FLAGS(func, bpf_efuse_queue_load, KF_TRUSTED_ARGS)
 BTF_KFUNCS_END(efuse_kfunc_ids)
 
 /* Other struct_ops types share the hook; only ours may call. */
@@ -224,6 +240,9 @@ static int efuse_ops_init(struct btf *btf)
 		return -EINVAL;
 	t = btf_type_by_id(btf, efuse_ctx_ids[1]);
 	if (!t || !btf_type_is_struct(t) || t->size != sizeof(struct efuse_io))
+		return -EINVAL;
+	t = btf_type_by_id(btf, efuse_ctx_ids[2]);
+	if (!t || !btf_type_is_struct(t) || t->size != sizeof(struct efuse_queue))
 		return -EINVAL;
 	efuse_btf = btf;
 	return 0;
@@ -447,6 +466,11 @@ static int efuse_io_stub(struct efuse_io *io)
 	return EFUSE_IO_DAEMON;
 }
 
+static int efuse_queue_stub(struct efuse_queue *queue)
+{
+	return -1;
+}
+
 static struct efuse_ops efuse_ops_stubs = {
 	.lookup = efuse_stub,
 	.lookup_after = efuse_stub,
@@ -498,6 +522,7 @@ static struct efuse_ops efuse_ops_stubs = {
 	.tmpfile_after = efuse_stub,
 	.readdirplus = efuse_stub,
 	.readdirplus_after = efuse_stub,
+	.select_queue = efuse_queue_stub,
 };
 
 static struct bpf_struct_ops bpf_efuse_ops = {

@@ -686,6 +686,7 @@ static ssize_t efuse_ctl_read(struct file *file, char __user *buf, size_t len,
 {
 	struct fuse_conn *fc;
 	struct efuse_conn *ec;
+	size_t size, used = 0;
 	ssize_t ret = 0;
 	char *text;
 
@@ -696,16 +697,17 @@ static ssize_t efuse_ctl_read(struct file *file, char __user *buf, size_t len,
 	mutex_unlock(&fuse_mutex);
 	if (!fc)
 		return 0;
-	ec = efuse_conn(fc);
-	if (!ec)
-		goto out;
+	size = PAGE_SIZE + efuse_ring_show_size(fc);
 	ret = -ENOMEM;
-	text = kmalloc(PAGE_SIZE, GFP_KERNEL);
+	text = kvmalloc(size, GFP_KERNEL);
 	if (!text)
 		goto out;
-	ret = simple_read_from_buffer(buf, len, ppos, text,
-				      efuse_data_show(ec, text, PAGE_SIZE));
-	kfree(text);
+	ec = efuse_conn(fc);
+	if (ec)
+		used = efuse_data_show(ec, text, PAGE_SIZE);
+	used += efuse_ring_show(fc, text + used, size - used);
+	ret = simple_read_from_buffer(buf, len, ppos, text, used);
+	kvfree(text);
 out:
 	fuse_conn_put(fc);
 	return ret;

@@ -137,6 +137,39 @@ struct efuse_io {
 	u64 time_ns;
 };
 
+/* In efuse_queue.flags: nobody waits for the reply */
+#define EFUSE_QUEUE_ASYNC	(1 << 0)
+
+/* The argument of select_queue: a request that is to go into a ring channel. */
+struct efuse_queue {
+	/* Always NULL, see struct efuse_ctx */
+	const void *genuine;
+	u32 opcode;
+	u32 flags;
+	/* The channel of the caller's processor, and how many there are */
+	u32 local;
+	u32 channels;
+	/* Asynchronous requests of the connection, and how many are too many */
+	u32 background;
+	u32 congestion;
+};
+
+/* How much a channel has to do. */
+struct efuse_load {
+	/* Requests that have room at once, that have it now, and that wait for it */
+	u32 depth;
+	u32 in_flight;
+	u32 waiting;
+	/* Those that no worker has taken yet */
+	u32 untaken;
+	/* Workers that wait for requests */
+	u32 sleepers;
+	/* Not 0: its workers have not come by for a while, and something waits */
+	u32 stuck;
+	/* From the request's sending to its reply, weighted average */
+	u64 service_ns;
+};
+
 /*
  * A set of programs for one connection. A member that is not set costs nothing.
  * For each opcode the first runs before the request is sent and may answer it,
@@ -211,6 +244,8 @@ struct efuse_ops {
 	int (*tmpfile_after)(struct efuse_ctx *req);
 	int (*readdirplus)(struct efuse_ctx *req);
 	int (*readdirplus_after)(struct efuse_ctx *req);
+	/* The ring channel for a request; negative: that of the caller's processor */
+	int (*select_queue)(struct efuse_queue *queue);
 };
 
 #endif /* _EFUSE_BPF_H */

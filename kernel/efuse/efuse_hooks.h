@@ -301,6 +301,10 @@ long efuse_ring_ioctl(struct fuse_dev *fud, unsigned int cmd,
 		      void __user *argp);
 int efuse_ring_mmap(struct fuse_dev *fud, struct vm_area_struct *vma);
 
+/* Figures of the channels, and room that they take at most */
+size_t efuse_ring_show(struct fuse_conn *fc, char *buf, size_t size);
+size_t efuse_ring_show_size(struct fuse_conn *fc);
+
 static inline bool efuse_has_ring(struct fuse_conn *fc)
 {
 	return smp_load_acquire(&fc->iq.ops) == &efuse_ring_ops;

@@ -246,4 +246,7 @@ struct efuse_bounce *efuse_bounce_write(struct efuse_conn *ec,
 					struct iov_iter *from);
 void efuse_bounce_free(struct efuse_bounce *bounce);
 
+/* balance.c */
+int efuse_queue_load(struct efuse_queue *queue, u32 nr, struct efuse_load *out);
+
 #endif /* _EFUSE_I_H */

@@ -140,9 +140,12 @@ struct efuse_ring_setup {
 	__u32 bytes;
 	/* How long callers look for a reply before they sleep, in microseconds */
 	__u32 poll_us;
-	/* Must be 0 */
+	/* EFUSE_RING_BALANCE or 0 */
 	__u32 flags;
 };
+
+/* Requests may go to channels of other processors if their own is busy */
+#define EFUSE_RING_BALANCE	(1 << 0)
 
 /* Wait until there is something in a ring of the channel */
 #define EFUSE_RING_WAIT		(1 << 0)

@@ -37,8 +37,9 @@
  * SLOT_TAKING belongs to whoever made it so.
  *
  * A request is on ch->waiting with FR_PENDING set, or has a slot; both change
- * under ch->lock, so that a killed caller can take it from the list. FR_SENT is
- * set and cleared with SLOT_SENT.
+ * under ch->lock, so that a killed caller can take it from the list. While it is on
+ * the list it may move to another channel's, under the locks of both (balance.c). FR_SENT
+ * is set and cleared with SLOT_SENT.
  *
  * Memory ordering.
  *	A slot's contents before pending_tail: store-release here, load-acquire there.
@@ -67,140 +68,20 @@
 #define pr_fmt(fmt) "efuse: " fmt
 
 #include <linux/bitmap.h>
-#include <linux/mm.h>
 #include <linux/nospec.h>
 #include <linux/sched/clock.h>
 #include <linux/sched/signal.h>
 #include <linux/uio.h>
-#include <linux/vmalloc.h>
 
-#include "efuse_i.h"
-#include "efuse_uapi.h"
+#include "ring.h"
 #include "fuse_trace.h"
 
-#define EFUSE_RING_DEPTH	64
-#define EFUSE_RING_PAGES	1024
-#define EFUSE_RING_POLL_US	50
-#define EFUSE_RING_MAX_POLL_US	10000
 /* So much is copied under fc->bg_lock */
 #define EFUSE_RING_ATOMIC_COPY	SZ_8K
 /* Weight of a new service time in the average is 1 / (1 << this) */
 #define EFUSE_RING_EWMA_SHIFT	3
 /* Callers whose reply is known to take long poll once in so many times */
 #define EFUSE_RING_POLL_AGAIN	64
-
-/* As in efuse/abi/src/ring.rs */
-static_assert(sizeof(struct efuse_ring_header) == 192);
-static_assert(offsetof(struct efuse_ring_header, pending_head) == 64);
-static_assert(offsetof(struct efuse_ring_header, complete_tail) == 128);
-static_assert(sizeof(struct efuse_ring_slot) == 512);
-static_assert(offsetof(struct efuse_ring_slot, in) == 48);
-static_assert(offsetof(struct efuse_ring_slot, args) == 88);
-static_assert(offsetof(struct efuse_ring_slot, head) == 200);
-static_assert(sizeof(struct efuse_ring_intr) == 16);
-static_assert(sizeof(struct efuse_ring_forget) == 16);
-static_assert(sizeof(struct efuse_ring_setup) == 24);
-static_assert(sizeof(struct efuse_ring_enter) == 8);
-
-enum efuse_slot_state {
-	SLOT_FREE,
-	/* A request is being copied into it */
-	SLOT_FILLING,
-	/* The daemon has it */
-	SLOT_SENT,
-	/* A reply is being copied from it */
-	SLOT_TAKING,
-};
-
-struct efuse_slot {
-	struct fuse_req *req;
-	u64 sent;
-	enum efuse_slot_state state;
-	/* In the channel's pages */
-	u32 page;
-	u32 pages;
-	/* Arguments in the slot itself, and their number */
-	u32 in_inline;
-	u32 in_inline_args;
-	u32 in_size;
-	u32 out_page;
-	u32 out_size;
-};
-
-/* Under ch->lock, read without it */
-struct efuse_ring_stats {
-	u64 requests;
-	/* Taken by their callers themselves */
-	u64 polled;
-	u64 waited;
-	u64 forgets;
-	u64 interrupts;
-	u64 wakeups;
-	/* Replies that made no sense */
-	u64 bad;
-};
-
-struct efuse_channel {
-	spinlock_t lock;
-	bool connected;
-	/* Something on the list of those that wait may find room now */
-	bool fillable;
-	u32 depth;
-	u32 pages;
-	u32 in_flight;
-	u32 n_waiting;
-	/* Our cursors, which the header only shows */
-	u32 pending_tail;
-	u32 complete_head;
-	u32 intr_tail;
-	u32 forget_tail;
-	/* The daemon's, as far as efuse_ring_messages() has heard of them */
-	u32 intr_seen;
-	u32 forget_seen;
-	/* Of the worker that entered last */
-	int worker_cpu;
-	u32 not_polled;
-	u64 service_ns;
-	u64 poll_ns;
-	u64 unique;
-	struct list_head waiting;
-	struct fuse_forget_link *forgets;
-	struct fuse_forget_link **forgets_tail;
-	struct efuse_slot *slots;
-	unsigned long *slot_map;
-	unsigned long *page_map;
-	/* Slots whose request is to be interrupted */
-	unsigned long *intr_map;
-	wait_queue_head_t waitq;
-	struct efuse_ring_stats stats;
-
-	/* The mapping */
-	void *mem;
-	size_t bytes;
-	struct efuse_ring_header *hdr;
-	u32 *pending;
-	u32 *complete;
-	struct efuse_ring_intr *intr;
-	struct efuse_ring_forget *forget;
-	struct efuse_ring_slot *shared;
-	void *pool;
-	struct fuse_conn *fc;
-} ____cacheline_aligned_in_smp;
-
-struct efuse_ring {
-	unsigned int channels;
-	struct efuse_channel ch[] __counted_by(channels);
-};
-
-static struct efuse_ring *efuse_ring(struct fuse_iqueue *fiq)
-{
-	return fiq->priv;
-}
-
-static struct efuse_ring_slot *efuse_shared(struct efuse_channel *ch, u32 slot)
-{
-	return &ch->shared[slot];
-}
 
 /*
  * For probes: the daemon took a request at that time, 0 if it did not say; and so
@@ -221,7 +102,7 @@ noinline void efuse_ring_messages(struct fuse_conn *fc, u32 forgets,
 }
 
 /* What is written by the daemon is at most the daemon's own affair. */
-static bool efuse_has_work(struct efuse_channel *ch)
+bool efuse_has_work(struct efuse_channel *ch)
 {
 	struct efuse_ring_header *hdr = ch->hdr;
 
@@ -233,7 +114,7 @@ static bool efuse_has_work(struct efuse_channel *ch)
 }
 
 /* After something was put into a ring, with or without ch->lock. */
-static void efuse_wake_worker(struct efuse_channel *ch)
+void efuse_wake_worker(struct efuse_channel *ch)
 {
 	struct efuse_ring_header *hdr = ch->hdr;
 
@@ -247,7 +128,7 @@ static void efuse_wake_worker(struct efuse_channel *ch)
 	wake_up(&ch->waitq);
 }
 
-static void efuse_set_fillable(struct efuse_channel *ch, bool fillable)
+void efuse_set_fillable(struct efuse_channel *ch, bool fillable)
 {
 	lockdep_assert_held(&ch->lock);
 	if (ch->fillable == fillable)
@@ -342,7 +223,7 @@ static void efuse_slot_free(struct efuse_channel *ch, u32 nr)
 }
 
 /* Interrupts into their ring as long as there is room. */
-static void efuse_flush_intr(struct efuse_channel *ch)
+void efuse_flush_intr(struct efuse_channel *ch)
 {
 	u32 used = ch->intr_tail - READ_ONCE(ch->hdr->intr_head);
 	struct efuse_ring_intr *intr;
@@ -364,7 +245,7 @@ static void efuse_flush_intr(struct efuse_channel *ch)
 }
 
 /* The same for FORGETs; frees those that are in the ring now. */
-static void efuse_flush_forgets(struct efuse_channel *ch)
+void efuse_flush_forgets(struct efuse_channel *ch)
 {
 	u32 used = ch->forget_tail - READ_ONCE(ch->hdr->forget_head);
 	struct efuse_ring_forget *forget;
@@ -462,8 +343,7 @@ static void efuse_ring_send_req(struct fuse_iqueue *fiq, struct fuse_req *req)
 {
 	struct efuse_ring *ring = efuse_ring(fiq);
 	bool background = test_bit(FR_BACKGROUND, &req->flags);
-	u32 nr = raw_smp_processor_id() % ring->channels;
-	struct efuse_channel *ch = &ring->ch[nr];
+	struct efuse_channel *ch;
 	bool polled;
 	int err;
 
@@ -473,6 +353,7 @@ static void efuse_ring_send_req(struct fuse_iqueue *fiq, struct fuse_req *req)
 		return;
 	}
 
+	ch = efuse_select_channel(ring, req);
 	polled = !background && efuse_may_poll(ch);
 	req->ring.ch = ch;
 	spin_lock(&ch->lock);
@@ -484,7 +365,8 @@ static void efuse_ring_send_req(struct fuse_iqueue *fiq, struct fuse_req *req)
 		return;
 	}
 	ch->unique += 2;
-	req->in.h.unique = (u64)(nr + 1) << 48 | (ch->unique & GENMASK_ULL(47, 0));
+	req->in.h.unique = (u64)(ch - ring->ch + 1) << 48 |
+			   (ch->unique & GENMASK_ULL(47, 0));
 
 	err = -EAGAIN;
 	if (!ch->n_waiting &&
@@ -515,7 +397,7 @@ static void efuse_ring_send_req(struct fuse_iqueue *fiq, struct fuse_req *req)
 }
 
 /* What waits goes into slots, in its order, until one finds no room. */
-static void efuse_ring_fill(struct efuse_channel *ch)
+void efuse_ring_fill(struct efuse_channel *ch)
 {
 	struct fuse_req *req;
 	bool wake = false;
@@ -573,6 +455,7 @@ static bool efuse_slot_take(struct efuse_channel *ch, u32 nr,
 		return false;
 	}
 	slot->state = SLOT_TAKING;
+	WRITE_ONCE(ch->progress, local_clock());
 	if (req)
 		ch->stats.polled++;
 	req = slot->req;
@@ -647,12 +530,25 @@ void __efuse_ring_poll(struct fuse_req *req)
 		efuse_slot_take(ch, req->ring.slot, req);
 }
 
+/* While it waits, a request may be moved to another channel, under both locks. */
+static struct efuse_channel *efuse_lock_channel(struct fuse_req *req)
+{
+	struct efuse_channel *ch;
+
+	for (;;) {
+		ch = READ_ONCE(req->ring.ch);
+		spin_lock(&ch->lock);
+		if (likely(ch == READ_ONCE(req->ring.ch)))
+			return ch;
+		spin_unlock(&ch->lock);
+	}
+}
+
 bool __efuse_ring_cancel(struct fuse_req *req)
 {
-	struct efuse_channel *ch = req->ring.ch;
+	struct efuse_channel *ch = efuse_lock_channel(req);
 	bool pending;
 
-	spin_lock(&ch->lock);
 	pending = test_bit(FR_PENDING, &req->flags);
 	if (pending) {
 		list_del_init(&req->list);
@@ -692,13 +588,13 @@ static void efuse_ring_send_forget(struct fuse_iqueue *fiq,
 static void efuse_ring_send_interrupt(struct fuse_iqueue *fiq,
 				      struct fuse_req *req)
 {
-	struct efuse_channel *ch = req->ring.ch;
+	struct efuse_channel *ch;
 
-	if (!ch) {
+	if (!req->ring.ch) {
 		fuse_dev_fiq_ops.send_interrupt(fiq, req);
 		return;
 	}
-	spin_lock(&ch->lock);
+	ch = efuse_lock_channel(req);
 	if (ch->connected && test_bit(FR_SENT, &req->flags)) {
 		__set_bit(req->ring.slot, ch->intr_map);
 		efuse_flush_intr(ch);
@@ -742,187 +638,8 @@ void __efuse_ring_abort(struct fuse_conn *fc, struct list_head *to_end)
 	}
 }
 
-static void efuse_ring_free(struct efuse_ring *ring)
-{
-	struct efuse_channel *ch;
-	unsigned int i;
-
-	for (i = 0; i < ring->channels; i++) {
-		ch = &ring->ch[i];
-		/* Mappings have references of their own to the pages */
-		vfree(ch->mem);
-		kvfree(ch->slots);
-		bitmap_free(ch->slot_map);
-		bitmap_free(ch->intr_map);
-		bitmap_free(ch->page_map);
-	}
-	kvfree(ring);
-}
-
-/* The connection has ended, and nobody has its device open. */
-static void efuse_ring_release(struct fuse_iqueue *fiq)
-{
-	efuse_ring_free(efuse_ring(fiq));
-}
-
-const struct fuse_iqueue_ops efuse_ring_ops = {
-	.send_forget	= efuse_ring_send_forget,
-	.send_interrupt	= efuse_ring_send_interrupt,
-	.send_req	= efuse_ring_send_req,
-	.release	= efuse_ring_release,
-};
-
-static size_t efuse_slots_offset(u32 depth)
-{
-	size_t at = PAGE_SIZE + 2 * depth * sizeof(u32) +
-		    depth * sizeof(struct efuse_ring_intr) +
-		    EFUSE_RING_FORGETS * sizeof(struct efuse_ring_forget);
-
-	return ALIGN(at, sizeof(struct efuse_ring_slot));
-}
-
-static size_t efuse_pool_offset(u32 depth)
-{
-	return PAGE_ALIGN(efuse_slots_offset(depth) +
-			  depth * sizeof(struct efuse_ring_slot));
-}
-
-static size_t efuse_channel_bytes(const struct efuse_ring_setup *setup)
-{
-	return efuse_pool_offset(setup->depth) +
-	       (size_t)setup->pages * PAGE_SIZE;
-}
-
-static int efuse_channel_init(struct efuse_channel *ch,
-			      const struct efuse_ring_setup *setup)
-{
-	u32 depth = setup->depth;
-	void *at;
-
-	spin_lock_init(&ch->lock);
-	init_waitqueue_head(&ch->waitq);
-	INIT_LIST_HEAD(&ch->waiting);
-	ch->forgets_tail = &ch->forgets;
-	ch->connected = true;
-	ch->depth = depth;
-	ch->pages = setup->pages;
-	ch->poll_ns = (u64)setup->poll_us * NSEC_PER_USEC;
-	ch->worker_cpu = -1;
-	ch->bytes = setup->bytes;
-	ch->mem = __vmalloc(ch->bytes, GFP_KERNEL_ACCOUNT | __GFP_ZERO |
-			    __GFP_NOWARN);
-	ch->slots = kvcalloc(depth, sizeof(*ch->slots), GFP_KERNEL_ACCOUNT);
-	ch->slot_map = bitmap_zalloc(depth, GFP_KERNEL_ACCOUNT);
-	ch->intr_map = bitmap_zalloc(depth, GFP_KERNEL_ACCOUNT);
-	ch->page_map = bitmap_zalloc(ch->pages, GFP_KERNEL_ACCOUNT);
-	if (!ch->mem || !ch->slots || !ch->slot_map || !ch->intr_map ||
-	    !ch->page_map)
-		return -ENOMEM;
-
-	ch->hdr = ch->mem;
-	at = ch->mem + PAGE_SIZE;
-	ch->pending = at;
-	ch->complete = ch->pending + depth;
-	at = ch->complete + depth;
-	ch->intr = at;
-	at = ch->intr + depth;
-	ch->forget = at;
-	ch->shared = ch->mem + efuse_slots_offset(depth);
-	ch->pool = ch->mem + efuse_pool_offset(depth);
-	return 0;
-}
-
-static int efuse_ring_defaults(struct efuse_ring_setup *setup)
-{
-	if (setup->flags)
-		return -EINVAL;
-	if (!setup->channels)
-		setup->channels = num_possible_cpus();
-	if (!setup->depth)
-		setup->depth = EFUSE_RING_DEPTH;
-	if (!setup->pages)
-		setup->pages = EFUSE_RING_PAGES;
-	if (setup->channels > nr_cpu_ids ||
-	    !is_power_of_2(setup->depth) ||
-	    setup->depth < EFUSE_RING_MIN_DEPTH ||
-	    setup->depth > EFUSE_RING_MAX_DEPTH ||
-	    setup->pages < EFUSE_RING_MIN_PAGES ||
-	    setup->pages > EFUSE_RING_MAX_PAGES ||
-	    setup->poll_us > EFUSE_RING_MAX_POLL_US)
-		return -EINVAL;
-	setup->bytes = efuse_channel_bytes(setup);
-	if (array_size(setup->channels, setup->bytes) >> PAGE_SHIFT >
-	    totalram_pages() / 4)
-		return -ENOMEM;
-	return 0;
-}
-
-static long efuse_ring_setup(struct fuse_dev *fud, void __user *argp)
-{
-	struct fuse_conn *fc = fud->fc;
-	struct efuse_ring_setup setup;
-	struct efuse_ring *ring;
-	unsigned int i;
-	int err;
-
-	if (copy_from_user(&setup, argp, sizeof(setup)))
-		return -EFAULT;
-	err = efuse_ring_defaults(&setup);
-	if (err)
-		return err;
-
-	ring = kvzalloc(struct_size(ring, ch, setup.channels),
-			GFP_KERNEL_ACCOUNT);
-	if (!ring)
-		return -ENOMEM;
-	ring->channels = setup.channels;
-	for (i = 0; i < setup.channels; i++) {
-		ring->ch[i].fc = fc;
-		err = efuse_channel_init(&ring->ch[i], &setup);
-		if (err)
-			goto out_free;
-	}
-	err = -EFAULT;
-	if (copy_to_user(argp, &setup, sizeof(setup)))
-		goto out_free;
-
-	/*
-	 * Until INIT is answered there is no other request. Should the daemon answer
-	 * it at this very moment, some requests wait for its read() as ever.
-	 */
-	mutex_lock(&fuse_mutex);
-	spin_lock(&fc->lock);
-	err = -EBUSY;
-	if (fc->connected && !fc->initialized &&
-	    fc->iq.ops == &fuse_dev_fiq_ops) {
-		err = 0;
-		fc->iq.priv = ring;
-		/* Whoever finds these operations finds the rings */
-		smp_store_release(&fc->iq.ops, &efuse_ring_ops);
-	}
-	spin_unlock(&fc->lock);
-	mutex_unlock(&fuse_mutex);
-	if (!err)
-		return 0;
-out_free:
-	efuse_ring_free(ring);
-	return err;
-}
-
-static struct efuse_channel *efuse_ring_channel(struct fuse_dev *fud, u32 nr)
-{
-	struct efuse_ring *ring;
-
-	if (!efuse_has_ring(fud->fc))
-		return NULL;
-	ring = efuse_ring(&fud->fc->iq);
-	if (nr >= ring->channels)
-		return NULL;
-	return &ring->ch[array_index_nospec(nr, ring->channels)];
-}
-
 /* End requests whose slots are in the complete ring, one round at most. */
-static void efuse_ring_commit(struct efuse_channel *ch)
+void efuse_ring_commit(struct efuse_channel *ch)
 {
 	u32 i, slot;
 
@@ -952,7 +669,7 @@ static u32 efuse_gone_on(u32 *seen, u32 head, u32 tail)
 	return n;
 }
 
-static void efuse_look_at_heads(struct efuse_channel *ch)
+void efuse_look_at_heads(struct efuse_channel *ch)
 {
 	u32 forgets, interrupts;
 
@@ -967,80 +684,9 @@ static void efuse_look_at_heads(struct efuse_channel *ch)
 		efuse_ring_messages(ch->fc, forgets, interrupts);
 }
 
-static long efuse_ring_enter(struct fuse_dev *fud, void __user *argp)
-{
-	struct efuse_ring_enter enter;
-	struct efuse_channel *ch;
-	bool woken = false;
-	int err;
-
-	if (copy_from_user(&enter, argp, sizeof(enter)))
-		return -EFAULT;
-	if (enter.flags & ~EFUSE_RING_WAIT)
-		return -EINVAL;
-	ch = efuse_ring_channel(fud, enter.channel);
-	if (!ch)
-		return -EINVAL;
-
-	efuse_ring_commit(ch);
-	for (;;) {
-		WRITE_ONCE(ch->worker_cpu, raw_smp_processor_id());
-		efuse_ring_fill(ch);
-		spin_lock(&ch->lock);
-		if (!ch->connected) {
-			spin_unlock(&ch->lock);
-			return fud->fc->aborted ? -ECONNABORTED : -ENODEV;
-		}
-		ch->stats.wakeups += woken;
-		efuse_look_at_heads(ch);
-		efuse_flush_intr(ch);
-		efuse_flush_forgets(ch);
-		spin_unlock(&ch->lock);
-		if (!(enter.flags & EFUSE_RING_WAIT) || efuse_has_work(ch))
-			return 0;
-		err = wait_event_interruptible_exclusive(ch->waitq,
-							 efuse_has_work(ch));
-		if (err)
-			return err;
-		woken = true;
-	}
-}
-
-long efuse_ring_ioctl(struct fuse_dev *fud, unsigned int cmd,
-		      void __user *argp)
-{
-	if (cmd != EFUSE_IOC_RING_SETUP && cmd != EFUSE_IOC_RING_ENTER)
-		return -ENOTTY;
-	if (!fud)
-		return -EPERM;
-	if (cmd == EFUSE_IOC_RING_SETUP)
-		return efuse_ring_setup(fud, argp);
-	return efuse_ring_enter(fud, argp);
-}
-
-int efuse_ring_mmap(struct fuse_dev *fud, struct vm_area_struct *vma)
-{
-	u64 offset = (u64)vma->vm_pgoff << PAGE_SHIFT;
-	struct efuse_channel *ch;
-	unsigned long at;
-	int err;
-
-	if (!fud)
-		return -ENODEV;
-	if ((offset & ~GENMASK_ULL(47, 32)) != EFUSE_RING_MAP_TYPE)
-		return -EINVAL;
-	ch = efuse_ring_channel(fud, (offset >> 32) & 0xffff);
-	if (!ch || vma->vm_end - vma->vm_start != ch->bytes ||
-	    !(vma->vm_flags & VM_SHARED))
-		return -EINVAL;
-
-	vm_flags_mod(vma, VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP,
-		     VM_MAYEXEC);
-	for (at = 0; at < ch->bytes; at += PAGE_SIZE) {
-		err = vm_insert_page(vma, vma->vm_start + at,
-				     vmalloc_to_page(ch->mem + at));
-		if (err)
-			return err;
-	}
-	return 0;
-}
+const struct fuse_iqueue_ops efuse_ring_ops = {
+	.send_forget	= efuse_ring_send_forget,
+	.send_interrupt	= efuse_ring_send_interrupt,
+	.send_req	= efuse_ring_send_req,
+	.release	= efuse_ring_release,
+};
