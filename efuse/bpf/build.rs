@@ -12,6 +12,9 @@ const EXAMPLES: &str = "examples";
 const CLANG: &str = "clang-16";
 /// Folder and name of each source.
 const POLICIES: &[(&str, &str)] = &[
+    (FOLDER, "balance"),
+    (FOLDER, "balance-least"),
+    (FOLDER, "balance-two"),
     (FOLDER, "cache"),
     (FOLDER, "extfuse"),
     (FOLDER, "hostile"),

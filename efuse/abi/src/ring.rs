@@ -112,9 +112,12 @@ pub struct RingSetup {
     pub bytes: u32,
     /// How long callers poll, in microseconds.
     pub poll_us: u32,
-    /// Must be 0.
+    /// 0 or [`RING_BALANCE`].
     pub flags: u32,
 }
+
+/// In [`RingSetup::flags`]: requests may go to channels of other processors if their own is busy.
+pub const RING_BALANCE: u32 = 1;
 
 /// Argument of [`RING_ENTER`].
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,5 +1,5 @@
-//! By which path data went: the kernel's own counts of reads and writes, whether a program looked
-//! at them or not.
+//! The kernel's own counts of a connection: by which path data went, whether a program looked
+//! at it or not, and what its ring channels do.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -13,11 +13,50 @@ use crate::{BpfError, Dev};
 const USUAL: &str = "/sys/fs/efuse/connections";
 const TYPE: &str = "efusectl";
 
+/// Figures of one ring channel by name, such as `in_flight`.
+pub type ChannelCounts = BTreeMap<String, u64>;
+
+/// What a line of a channel begins with; its number follows.
+const CHANNEL: &str = "channel";
+
 /// Counts of a connection by name, such as `read_backing`; empty if it never had programs.
 ///
 /// # Errors
 /// If the connection is gone, or the control file system is not mounted and cannot be.
 pub fn data_counts(dev: Dev) -> Result<BTreeMap<String, u64>, BpfError> {
+    Ok(split(counts(dev)?).0)
+}
+
+/// Figures of a connection's ring channels; empty if it has none.
+///
+/// # Errors
+/// As [`data_counts`].
+pub fn ring_counts(dev: Dev) -> Result<Vec<ChannelCounts>, BpfError> {
+    Ok(split(counts(dev)?).1)
+}
+
+/// Counts of data, and of each channel.
+fn split(all: BTreeMap<String, u64>) -> (BTreeMap<String, u64>, Vec<ChannelCounts>) {
+    let mut data = BTreeMap::new();
+    let mut channels = BTreeMap::<u32, ChannelCounts>::new();
+    for (name, value) in all {
+        let of_channel = name
+            .strip_prefix(CHANNEL)
+            .and_then(|rest| rest.split_once('_'))
+            .and_then(|(number, what)| Some((number.parse().ok()?, what.to_owned())));
+        match of_channel {
+            Some((number, what)) => {
+                channels.entry(number).or_default().insert(what, value);
+            }
+            None => {
+                data.insert(name, value);
+            }
+        }
+    }
+    (data, channels.into_values().collect())
+}
+
+fn counts(dev: Dev) -> Result<BTreeMap<String, u64>, BpfError> {
     let file = PathBuf::from(dev.minor().to_string()).join("efuse");
     let path = Path::new(USUAL).join(&file);
     if let Ok(text) = fs::read_to_string(&path) {
@@ -100,7 +139,7 @@ impl Drop for Private {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{parse, split};
 
     #[test]
     fn lines_are_names_and_numbers() {
@@ -108,5 +147,15 @@ mod tests {
         assert_eq!(counts.get("read_backing"), Some(&12));
         assert_eq!(counts.get("read_backing_bytes"), Some(&49152));
         assert_eq!(counts.len(), 2);
+    }
+
+    #[test]
+    fn channels_are_in_the_order_of_their_numbers() {
+        let text = "read_cache 1\nchannel10_in_flight 7\nchannel2_in_flight 5\nchannels 3\n";
+        let (data, channels) = split(parse(text));
+        assert_eq!(data.len(), 2);
+        assert_eq!(channels.len(), 2);
+        assert_eq!(channels[0]["in_flight"], 5);
+        assert_eq!(channels[1]["in_flight"], 7);
     }
 }

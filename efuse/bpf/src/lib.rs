@@ -12,7 +12,7 @@ pub mod hostile;
 mod policy;
 
 pub use attached::{Attached, Counts, Map, Program, attached, attached_to, opcode_name};
-pub use data::data_counts;
+pub use data::{ChannelCounts, data_counts, ring_counts};
 pub use dev::{Dev, mounts};
 pub use error::BpfError;
 pub use policy::{Attachment, POLICIES, Policy, Tunables};

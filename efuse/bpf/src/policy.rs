@@ -23,7 +23,16 @@ macro_rules! built_in {
     };
 }
 
-built_in!("metadata", "extfuse", "passthrough", "cache", "prelim");
+built_in!(
+    "metadata",
+    "extfuse",
+    "passthrough",
+    "cache",
+    "prelim",
+    "balance",
+    "balance-least",
+    "balance-two"
+);
 
 /// The read-only section that holds [`Tunables`].
 const TUNABLES: &str = ".rodata.efuse";

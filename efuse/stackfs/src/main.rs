@@ -66,6 +66,11 @@ struct Cli {
     #[arg(long)]
     ring_unpinned: bool,
 
+    /// With rings: requests stay in the channel of their caller's processor, however busy it is.
+    /// A program select_queue still decides if there is one.
+    #[arg(long)]
+    ring_unbalanced: bool,
+
     /// Threads that serve requests, each with a descriptor and buffers (2 MiB) of its own. A thread
     /// waits while its request is at the disk, so more of them keep a deeper queue there.
     #[arg(long, value_name = "N", default_value_t = 10,
@@ -227,6 +232,7 @@ fn run(cli: Cli) -> Result<()> {
                 poll_us: cli.ring_poll_us,
                 spin: Duration::from_micros(cli.ring_spin_us),
                 pin: !cli.ring_unpinned,
+                balance: !cli.ring_unbalanced,
                 ..RingConfig::default()
             },
         )),

@@ -71,6 +71,30 @@ struct efuse_io {
 	__u64 time_ns; /* after: from the choice on */
 } __attribute__((preserve_access_index));
 
+/* efuse_queue.flags: nobody waits for the reply */
+#define EFUSE_QUEUE_ASYNC (1U << 0)
+
+/* A request that is to go into a ring channel. Read-only. */
+struct efuse_queue {
+	__u32 opcode;
+	__u32 flags;
+	__u32 local;	  /* the channel of the caller's processor */
+	__u32 channels;	  /* how many there are */
+	__u32 background; /* asynchronous requests of the connection */
+	__u32 congestion; /* how many of those are too many */
+} __attribute__((preserve_access_index));
+
+/* How much a channel has to do. */
+struct efuse_load {
+	__u32 depth;	 /* requests that have room at once */
+	__u32 in_flight; /* have it now */
+	__u32 waiting;	 /* wait for it */
+	__u32 untaken;	 /* have it, and no worker yet */
+	__u32 sleepers;	 /* workers that wait for requests */
+	__u32 stuck;	 /* busy, and no worker came by for a while */
+	__u64 service_ns;
+};
+
 /* Sizes are those of the FUSE protocol, see wire.h; not relocated. */
 struct efuse_dirent {
 	__u64 name_hash[2];
@@ -98,6 +122,8 @@ extern int bpf_efuse_reply_error(struct efuse_ctx *req, int error, __u64 seq) __
 extern int bpf_efuse_dirent(struct efuse_ctx *req, __u32 offset, struct efuse_dirent *out) __ksym;
 extern int bpf_efuse_inode(struct efuse_ctx *req, __u64 nodeid,
 			   struct efuse_inode_info *out) __ksym;
+extern int bpf_efuse_queue_load(struct efuse_queue *queue, __u32 channel,
+				struct efuse_load *out) __ksym;
 
 /*
  * A set of programs; any of them may be left out. The first four members are where
@@ -138,6 +164,7 @@ struct efuse_ops {
 	int (*read_after)(struct efuse_io *io);
 	int (*write)(struct efuse_io *io);
 	int (*write_after)(struct efuse_io *io);
+	int (*select_queue)(struct efuse_queue *queue);
 };
 
 #endif /* EFUSE_H */

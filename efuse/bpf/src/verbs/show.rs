@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use efuse_bpf::{Attached, Counts, Dev, Program, attached, data_counts, mounts, opcode_name};
+use efuse_bpf::{
+    Attached, ChannelCounts, Counts, Dev, Program, attached, data_counts, mounts, opcode_name,
+    ring_counts,
+};
 use serde::Serialize;
 
-/// Show what is attached: programs, maps, and how requests went.
+/// Show what is attached (programs, maps, and how requests went) and what ring channels do.
 #[derive(Debug, Args)]
 pub(crate) struct Show {
     /// Only this mount point.
@@ -36,13 +39,34 @@ struct MapShown {
 struct Shown {
     dev: String,
     mounts: Vec<PathBuf>,
-    policy: String,
+    /// None if there are only rings.
+    policy: Option<String>,
     programs: Vec<Program>,
     maps: Vec<MapShown>,
     opcodes: BTreeMap<&'static str, Counts>,
     /// By which path reads and writes of data went.
     data: BTreeMap<String, u64>,
+    /// What each ring channel has and had to do.
+    channels: Vec<ChannelCounts>,
 }
+
+/// Figures of a channel in the order in which they are shown; the kernel's are sorted by name.
+const CHANNEL: [&str; 14] = [
+    "requests",
+    "in_flight",
+    "depth",
+    "waiting",
+    "sleepers",
+    "service_ns",
+    "polled",
+    "waited",
+    "redirected",
+    "migrated",
+    "forgets",
+    "interrupts",
+    "wakeups",
+    "bad",
+];
 
 /// Maps whose entries are all there from the start, or are internal.
 const PLAIN: [&str; 2] = ["stats", "xattr_scratch"];
@@ -50,21 +74,22 @@ const PLAIN: [&str; 2] = ["stats", "xattr_scratch"];
 pub(crate) fn run(verb: &Show) -> Result<()> {
     let only = verb.mount.as_deref().map(Dev::of_mount).transpose()?;
     loop {
-        let mut sets = attached()?;
-        sets.retain(|set| only.is_none_or(|dev| set.dev == dev));
-        if sets.is_empty() && verb.every.is_none() {
+        let shown = everything(only)?;
+        if shown.is_empty() && verb.every.is_none() {
             match &verb.mount {
-                Some(mount) => bail!("no programs are attached to {}", mount.display()),
-                None if !verb.json => println!("no programs are attached"),
+                Some(mount) => bail!(
+                    "no programs are attached to {}, and it has no rings",
+                    mount.display()
+                ),
+                None if !verb.json => println!("no programs are attached, and no mount has rings"),
                 None => {}
             }
         }
-        for set in &sets {
-            let shown = look(set)?;
+        for shown in &shown {
             let text = if verb.json {
-                serde_json::to_string(&shown)? + "\n"
+                serde_json::to_string(shown)? + "\n"
             } else {
-                render(&shown)
+                render(shown)
             };
             std::io::stdout().write_all(text.as_bytes())?;
         }
@@ -73,6 +98,43 @@ pub(crate) fn run(verb: &Show) -> Result<()> {
             None => return Ok(()),
         }
     }
+}
+
+/// Every connection with programs, then those that only have rings.
+fn everything(only: Option<Dev>) -> Result<Vec<Shown>> {
+    let wanted = |dev: Dev| only.is_none_or(|only| dev == only);
+    let mut sets = attached()?;
+    sets.retain(|set| wanted(set.dev));
+    let mut shown = sets.iter().map(look).collect::<Result<Vec<_>>>()?;
+    let mut seen: Vec<Dev> = sets.iter().map(|set| set.dev).collect();
+    for (dev, _) in mounts()? {
+        if !wanted(dev) || seen.contains(&dev) {
+            continue;
+        }
+        seen.push(dev);
+        let channels = ring_counts(dev)?;
+        if !channels.is_empty() {
+            shown.push(Shown {
+                dev: dev.to_string(),
+                mounts: mounts_of(dev)?,
+                policy: None,
+                programs: Vec::new(),
+                maps: Vec::new(),
+                opcodes: BTreeMap::new(),
+                data: BTreeMap::new(),
+                channels,
+            });
+        }
+    }
+    Ok(shown)
+}
+
+fn mounts_of(dev: Dev) -> Result<Vec<PathBuf>> {
+    Ok(mounts()?
+        .into_iter()
+        .filter(|(of, _)| *of == dev)
+        .map(|(_, at)| at)
+        .collect())
 }
 
 fn look(set: &Attached) -> Result<Shown> {
@@ -96,16 +158,13 @@ fn look(set: &Attached) -> Result<Shown> {
         .collect();
     Ok(Shown {
         dev: set.dev.to_string(),
-        mounts: mounts()?
-            .into_iter()
-            .filter(|(dev, _)| *dev == set.dev)
-            .map(|(_, at)| at)
-            .collect(),
-        policy: set.name.clone(),
+        mounts: mounts_of(set.dev)?,
+        policy: Some(set.name.clone()),
         programs: set.programs.clone(),
         maps,
         opcodes,
         data: data_counts(set.dev)?,
+        channels: ring_counts(set.dev)?,
     })
 }
 
@@ -119,10 +178,13 @@ fn render(shown: &Shown) -> String {
     let _ = writeln!(
         out,
         "{at}  connection {}  policy {}",
-        shown.dev, shown.policy
+        shown.dev,
+        shown.policy.as_deref().unwrap_or("none")
     );
-    let names: Vec<&str> = shown.programs.iter().map(|p| p.name.as_str()).collect();
-    let _ = writeln!(out, "  programs  {}", names.join(" "));
+    if !shown.programs.is_empty() {
+        let names: Vec<&str> = shown.programs.iter().map(|p| p.name.as_str()).collect();
+        let _ = writeln!(out, "  programs  {}", names.join(" "));
+    }
     for map in &shown.maps {
         let entries = map
             .entries
@@ -143,6 +205,13 @@ fn render(shown: &Shown) -> String {
         .collect();
     if !data.is_empty() {
         let _ = writeln!(out, "  data      {}", data.join("  "));
+    }
+    for (n, channel) in shown.channels.iter().enumerate() {
+        let figures: Vec<String> = CHANNEL
+            .iter()
+            .filter_map(|name| Some(format!("{name} {}", channel.get(*name)?)))
+            .collect();
+        let _ = writeln!(out, "  channel {n:<3} {}", figures.join("  "));
     }
     if !shown.opcodes.is_empty() {
         let _ = writeln!(

@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use efuse_abi::ring::{RING_SETUP, RingLayout, RingSetup, ring_map_offset};
+use efuse_abi::ring::{RING_BALANCE, RING_SETUP, RingLayout, RingSetup, ring_map_offset};
 use efuse_abi::{Errno, NotifyCode};
 
 use crate::device::Device;
@@ -33,6 +33,8 @@ pub struct RingConfig {
     pub spin: Duration,
     /// Keep the workers of a channel on its processor, if there is a channel for each.
     pub pin: bool,
+    /// Let requests go to channels of other processors if their own is busy.
+    pub balance: bool,
 }
 
 impl Default for RingConfig {
@@ -45,6 +47,7 @@ impl Default for RingConfig {
             // A worker that is kept on the processor of its callers would spin in their way.
             spin: Duration::ZERO,
             pin: true,
+            balance: true,
         }
     }
 }
@@ -122,6 +125,7 @@ impl Inner {
             depth: self.config.depth,
             pages: self.config.pages,
             poll_us: self.config.poll_us,
+            flags: if self.config.balance { RING_BALANCE } else { 0 },
             ..RingSetup::default()
         };
         // SAFETY: the request reads and writes one RingSetup behind the pointer.
