@@ -341,7 +341,11 @@ fn exec_busy(dir: &Path) -> io::Result<()> {
             .open(&program);
         busy = refused("cutting a running program", cut, libc::ETXTBSY).and_then(|()| {
             let size = fs::metadata("/bin/sleep")?.len();
-            equal("size of a running program", fs::metadata(&program)?.len(), size)
+            equal(
+                "size of a running program",
+                fs::metadata(&program)?.len(),
+                size,
+            )
         });
     }
     child.kill()?;
