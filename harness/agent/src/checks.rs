@@ -2,6 +2,7 @@
 //!
 //! Each check gets a system mounted over a small fresh ext4 of its own.
 
+mod balance;
 mod bytes;
 mod coherence;
 mod concurrent;
@@ -116,6 +117,12 @@ pub const ALL: &[Check] = &[
         title: "hostile programs are refused; programs come and go on a mount in use",
         applies: Applies::Only(&["efuse-bare"]),
         run: programs::run,
+    },
+    Check {
+        name: "balance",
+        title: "requests of one processor's callers go to the channels of others, under each policy",
+        applies: Applies::Only(&["rfuse"]),
+        run: balance::run,
     },
     Check {
         name: "hostile",
