@@ -206,6 +206,12 @@ impl From<efuse_systems::SystemError> for Trouble {
     }
 }
 
+impl From<efuse_bpf::BpfError> for Trouble {
+    fn from(e: efuse_bpf::BpfError) -> Self {
+        Self::Fail(e.to_string())
+    }
+}
+
 impl From<efuse_probes::ProbeError> for Trouble {
     fn from(e: efuse_probes::ProbeError) -> Self {
         Self::Fail(e.to_string())

@@ -37,12 +37,10 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         ));
     }
     let mut said = Vec::new();
-    let dev = Dev::of_mount(&site.root).map_err(trouble)?;
+    let dev = Dev::of_mount(&site.root)?;
     said.push(format!("the kernel {}", away(site, dev, true)?));
     for policy in POLICIES {
-        let attached = Policy::load(policy, dev, &Tunables::default())
-            .and_then(Policy::attach)
-            .map_err(trouble)?;
+        let attached = Policy::load(policy, dev, &Tunables::default()).and_then(Policy::attach)?;
         let moved = away(site, dev, true).map_err(|e| e.of(policy))?;
         drop(attached);
         said.push(format!("{policy} {moved}"));
@@ -51,21 +49,17 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     let unbalanced = plugin("unbalanced", UNBALANCED)?;
     let mounted = site.mount_with(&unbalanced, &site.context("unbalanced"))?;
     site.root = mounted.root().to_owned();
-    let dev = Dev::of_mount(&site.root).map_err(trouble)?;
+    let dev = Dev::of_mount(&site.root)?;
     let moved = away(site, dev, false).map_err(|e| e.of("unbalanced"))?;
     mounted.unmount()?;
     said.push(format!("nobody {moved}"));
     Ok(format!("moved elsewhere by {}", said.join(", by ")))
 }
 
-fn trouble(error: efuse_bpf::BpfError) -> Trouble {
-    Trouble::Fail(error.to_string())
-}
-
 /// Figures of all channels together.
 fn totals(dev: Dev) -> Result<BTreeMap<String, u64>, Trouble> {
     let mut sum = BTreeMap::new();
-    for channel in ring_counts(dev).map_err(trouble)? {
+    for channel in ring_counts(dev)? {
         for (name, value) in channel {
             *sum.entry(name).or_insert(0) += value;
         }
