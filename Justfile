@@ -63,6 +63,11 @@ unit: build
     @"{{ bin }}/kernel" build
     cargo test --workspace --release --locked
 
+# What decoding and the rings' shared memory cost: `just bench`, `just bench decode`.
+bench *ARGS:
+    cargo bench --locked -p efuse-abi --bench wire -- "$@"
+    cargo bench --locked -p efuse-runtime --bench ring -- "$@"
+
 # Mount every system in the guest, do real I/O, compare bytes.
 check *ARGS: build tools
     @"{{ bin }}/eval" check "$@"

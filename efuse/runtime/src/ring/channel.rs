@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::hint::spin_loop;
-use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use zerocopy::IntoBytes;
 
 use super::Mapping;
 use super::memory::Taken;
+use crate::cpu::stay_on;
 use crate::transport::{Channel, Exchange, RawRequest, ReceiveError};
 
 /// FORGETs in one request to the session.
@@ -186,26 +186,10 @@ fn make(words: &mut Vec<u64>, opcode: Opcode, unique: u64, args: &[&[u8]]) -> In
     }
 }
 
-/// Keeps the calling thread on one processor.
-fn stay_on(cpu: usize) -> io::Result<()> {
-    // SAFETY: a set of processors is plain bits, for which zeros are valid.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the set is ours; a processor beyond it is ignored.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: the set is read for its whole size.
-    let result = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
-}
-
 impl Channel for RingChannel {
     fn receive(&mut self) -> Result<(), ReceiveError> {
         if let Some(cpu) = self.cpu.take() {
-            // A processor that is off, or not for this daemon: the worker goes where it may.
-            let _ = stay_on(cpu);
+            stay_on(cpu);
         }
         self.current = Current::Nothing;
         loop {

@@ -5,6 +5,7 @@
 //! reserved by moving its tail. `kernel/efuse/ring.c` says how both sides order their accesses.
 
 use std::ptr::NonNull;
+#[cfg(not(test))]
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
 
 use efuse_abi::ring::{
@@ -12,6 +13,9 @@ use efuse_abi::ring::{
     SLOT_POLLED,
 };
 use efuse_abi::wire::{ForgetOne, InHeader};
+
+#[cfg(test)]
+use super::words::{AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
 
 /// What a word of the shared memory is found by.
 macro_rules! field {

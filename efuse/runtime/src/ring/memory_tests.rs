@@ -10,6 +10,9 @@ use efuse_abi::ring::{SLOT_ASYNC, SLOT_FREE};
 use super::*;
 use crate::buffer::AlignedBuffer;
 
+#[path = "memory_model.rs"]
+mod model;
+
 const LAYOUT: RingLayout = RingLayout::new(8, 16);
 
 fn channel() -> (AlignedBuffer, Memory) {
@@ -33,7 +36,7 @@ impl Memory {
         shared.out_size = out;
         self.status(slot).store(status, Ordering::Relaxed);
         let tail = self.pending_tail().load(Ordering::Relaxed);
-        self.word(LAYOUT.pending, tail)
+        self.word(self.layout.pending, tail)
             .store(slot, Ordering::Relaxed);
         self.pending_tail()
             .store(tail.wrapping_add(1), Ordering::Release);
@@ -41,7 +44,9 @@ impl Memory {
 
     /// The kernel's end of the complete ring.
     fn complete(&self, head: &mut u32) -> Option<u32> {
-        let entry = self.word(LAYOUT.complete, *head).swap(0, Ordering::AcqRel);
+        let entry = self
+            .word(self.layout.complete, *head)
+            .swap(0, Ordering::AcqRel);
         (entry != 0).then(|| {
             *head = head.wrapping_add(1);
             entry - 1

@@ -1,7 +1,10 @@
 //! Ring channels of `/dev/efuse`: requests and replies in memory that is shared with the kernel.
 
+mod bench;
 mod channel;
 mod memory;
+#[cfg(test)]
+mod words;
 
 use std::fs::File;
 use std::io;
@@ -15,6 +18,7 @@ use efuse_abi::{Errno, NotifyCode};
 
 use crate::device::Device;
 use crate::transport::{BackingFiles, Channel, Exchange, ReceiveError, Transport, TransportError};
+pub use bench::BenchChannel;
 use channel::RingChannel;
 use memory::Memory;
 
