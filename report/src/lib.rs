@@ -15,6 +15,7 @@ pub mod metric;
 pub mod page;
 pub mod palette;
 pub mod paper;
+pub mod scaling;
 pub mod served;
 pub mod table;
 

@@ -8,6 +8,7 @@ use efuse_model::counters::{Probes, Served, Switches};
 use efuse_model::test::Pattern;
 use efuse_report::count::Cell;
 use efuse_report::input::Run;
+use efuse_report::scaling;
 use efuse_report::table::Table;
 
 fn two() -> Fixture {
@@ -444,4 +445,82 @@ fn the_published_switches_are_fios_own_and_the_page_says_so() {
         assert!(table.contains(ours), "{ours}: {table}");
     }
     assert!(table.contains("not in this run"), "{table}");
+}
+
+/// fuse and a system with rings, both with probes.
+fn with_rings() -> Fixture {
+    let mut f = Fixture::new(
+        vec![system("fuse", None), system("rfuse", None)],
+        vec![test("T1", Pattern::RandRw, None)],
+        2,
+    );
+    f.environment = Some(common::environment(
+        efuse_model::environment::Accelerator::Tcg,
+    ));
+    f.plan_probes(&["T1"], 2);
+    for rep in 0..2 {
+        for (id, iops) in [("fuse", 1000.0), ("rfuse", 2000.0)] {
+            let outcome = done_counted(Some(iops), Some(iops / 2.0), 1.0, Some(1.0));
+            f.attempt("T1", id, rep, outcome);
+            probed(&mut f, id, rep, iops, Some(1.0));
+        }
+    }
+    for a in &mut f.attempts {
+        let c = counted::metrics(&mut a.outcome).and_then(|m| m.counters.as_mut());
+        c.unwrap().memory.rings = Some(if a.system == "rfuse" { 1 << 20 } else { 0 });
+    }
+    f
+}
+
+#[test]
+fn rings_are_modelled_on_more_cores_and_every_part_says_so() {
+    let f = with_rings();
+    let run = load(&f);
+    let cells = Cell::all(&run);
+    let modelled = scaling::of(&run, &cells, &run.plan.tests[0]).unwrap();
+    let (queue, rings) = (&modelled.queue, &modelled.rings);
+    assert_eq!((queue.id.as_str(), rings.id.as_str()), ("fuse", "rfuse"));
+    // By hand: contended / takings, over the takings a second of the other of two processors.
+    let share = modelled.lock.contended as f64 / modelled.lock.all as f64;
+    let held = share / (modelled.lock.per_second / 2.0) * 1e9;
+    assert!((queue.input.lock_ns / held - 1.0).abs() < 1e-9);
+    for curve in &modelled.curves {
+        let per_second: Vec<f64> = curve.outcomes.iter().map(|o| o.per_second).collect();
+        assert_eq!(per_second.len(), scaling::CORES.len());
+        assert!(per_second[1] > per_second[0], "{per_second:?}");
+    }
+    let html = page(&f);
+    let figure = figure(&html, "fig-0-scaling");
+    assert!(figure.contains("Modelled, not measured"));
+    let charts: Vec<&str> = figure.split("<svg class=\"chart\"").skip(1).collect();
+    assert_eq!(charts.len(), 2);
+    for chart in charts {
+        let chart = chart.split_once("</svg>").unwrap().0;
+        assert!(chart.contains("modelled: modelled, one queue"), "{chart}");
+        assert!(chart.lines().any(|l| l == "modelled"), "{chart}");
+        assert_eq!(chart.matches("class=\"hollow").count(), 2, "{chart}");
+    }
+}
+
+#[test]
+fn nothing_is_modelled_without_rings_or_without_a_contended_lock() {
+    let mut f = with_rings();
+    let counters = |f: &mut Fixture, change: &dyn Fn(&mut efuse_model::counters::Counters)| {
+        for a in &mut f.attempts {
+            if let Some(c) = counted::metrics(&mut a.outcome).and_then(|m| m.counters.as_mut()) {
+                change(c);
+            }
+        }
+    };
+    counters(&mut f, &|c| {
+        if let Some(lock) = &mut c.queue_lock {
+            lock.contended = 0;
+        }
+    });
+    let html = page(&f);
+    assert!(!html.contains("fig-0-scaling"));
+    assert!(html.contains("T1 is not modelled on more cores: nobody found the lock"));
+    counters(&mut f, &|c| c.memory.rings = Some(0));
+    let html = page(&f);
+    assert!(!html.contains("fig-0-scaling") && !html.contains("modelled"));
 }

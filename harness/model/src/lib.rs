@@ -7,6 +7,9 @@
 //! ([`store::RunDir`]). The outside (`eval`) and the inside (`eval agent`) talk in the
 //! JSON lines of [`protocol`].
 
+/// Threads that serve requests in the daemon of every FUSE system (docs/decisions.md 5).
+pub const DAEMON_WORKERS: u32 = 10;
+
 pub mod attempt;
 pub mod cell;
 pub mod counters;

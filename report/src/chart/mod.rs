@@ -9,6 +9,7 @@
 //! mark looks in the light theme, in the dark one and in print.
 
 mod curves;
+mod lines;
 mod painter;
 mod scale;
 mod theme;
@@ -23,6 +24,7 @@ use crate::error::ReportError;
 use crate::stats::Interval;
 
 pub use self::curves::{Curve, Curves};
+pub use self::lines::{Lines, Path, Seen};
 pub use self::scale::Scale;
 pub use self::timeline::{Dot, Span, Timeline, Trace};
 

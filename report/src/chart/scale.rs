@@ -58,6 +58,17 @@ impl Scale {
         Self::logarithmic(min, max.max(min * 2.0))
     }
 
+    /// From the first of these to the last, logarithmic, with each of them named.
+    pub fn steps(steps: &[f64]) -> Self {
+        let (min, max) = bounds(steps);
+        Self {
+            log: true,
+            min,
+            max: max.max(min * 2.0),
+            ticks: steps.to_vec(),
+        }
+    }
+
     /// Whether the axis is logarithmic.
     pub const fn is_log(&self) -> bool {
         self.log

@@ -11,6 +11,7 @@ mod parts;
 mod probes;
 mod published;
 mod requests;
+mod scaling;
 mod served;
 mod sides;
 mod summary;

@@ -6,8 +6,8 @@ use efuse_model::test::{FioJob, Job, Test};
 use maud::{Markup, PreEscaped, html};
 
 use super::{
-    Page, cpu, latency, probes, ratio_cell, requests, scrolling, served, switches, system_name,
-    under,
+    Page, cpu, latency, probes, ratio_cell, requests, scaling, scrolling, served, switches,
+    system_name, under,
 };
 use crate::chart::{Chart, Content, Line, Mark, Scale, Shape};
 use crate::error::ReportError;
@@ -31,6 +31,7 @@ pub fn section(page: &Page<'_>, index: usize, test: &Test) -> Result<Markup, Rep
     figures.push(cpu::figures(page, index, test)?);
     figures.push(served::figure(page, index, test)?);
     figures.push(requests::figures(page, index, test)?);
+    figures.push(scaling::figure(page, index, test)?);
     figures.push(probes::figure(page, index, test)?);
     let any = page.run.measured.iter().any(|m| m.test == test.id);
     Ok(html! {
