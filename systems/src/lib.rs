@@ -23,6 +23,7 @@ mod init_probe;
 mod mounted;
 mod mountinfo;
 mod need;
+mod parameter;
 mod recipe;
 mod registry;
 

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use efuse_model::environment::Place;
 
 use crate::bins::BinDirs;
-use crate::init_probe;
+use crate::parameter::{ENABLE_URING, Raised};
+use crate::{SystemError, init_probe};
 
 /// An optional ability of the kernel's own FUSE, or of our module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,14 +57,29 @@ impl KernelFeature {
         match self {
             Self::FusePassthrough => "Linux 6.9 or later with CONFIG_FUSE_PASSTHROUGH",
             Self::FuseOverIoUring => {
-                "Linux 6.14 or later with CONFIG_FUSE_IO_URING and the parameter \
-                 enable_uring of the fuse module set to Y"
+                "Linux 6.14 or later with CONFIG_FUSE_IO_URING, and Y in \
+                 /sys/module/fuse/parameters/enable_uring (as root it is set to Y while the \
+                 system is being mounted)"
             }
             Self::EfuseBpf | Self::EfuseRing => {
                 "an efuse module of this version; build it with `just kernel build`"
             }
         }
     }
+}
+
+/// What a mount with these needs wants set while it is being made; dropping it sets it back.
+///
+/// # Errors
+/// If it is not set and cannot be.
+pub(crate) fn settings_for(needs: &[Need]) -> Result<Option<Raised>, SystemError> {
+    if !needs.contains(&Need::Kernel(KernelFeature::FuseOverIoUring)) {
+        return Ok(None);
+    }
+    let path = Path::new(ENABLE_URING);
+    Raised::new(path)
+        .map(Some)
+        .map_err(SystemError::io(path, "set it to Y"))
 }
 
 /// Where a feature is to be seen.
@@ -225,6 +241,8 @@ fn takes_descriptor(program: &str, bin: &BinDirs) -> Result<(), String> {
 }
 
 fn kernel(feature: KernelFeature) -> Result<(), String> {
+    // Where it cannot be set, the kernel's offer tells.
+    let _raised = settings_for(&[Need::Kernel(feature)]);
     let offered = match feature.shown() {
         Shown::InInit(flag) => init_probe::offered(Path::new("/dev/fuse"), "fuse")? & flag != 0,
         Shown::InSysfs(word) => fs::read_to_string("/sys/fs/efuse/features")

@@ -40,7 +40,7 @@ use efuse_model::environment::Place;
 use efuse_reader::{Item, ReadError, Source, Table};
 
 use crate::recipe::{PLACEHOLDERS, READY_LIMIT, Recipe};
-use crate::{KernelFeature, MountContext, Mounted, Need, System, SystemError, digest_of};
+use crate::{KernelFeature, MountContext, Mounted, Need, System, SystemError, digest_of, need};
 
 const STOCK_DEVICE: &str = "/dev/fuse";
 
@@ -162,6 +162,7 @@ impl System for Plugin {
     }
 
     fn mount(&self, ctx: &MountContext) -> Result<Mounted, SystemError> {
+        let _raised = need::settings_for(&self.needs)?;
         self.recipe.mount(&self.id, ctx)
     }
 }

@@ -17,7 +17,7 @@
 /// Ten, because libfuse's loop starts up to ten on its own and its example offers no
 /// way to change that: the others follow the one that cannot be set. Idle threads are
 /// kept rather than ended, so the number is steady once reached.
-pub const WORKERS: u32 = 10;
+pub const WORKERS: u32 = efuse_model::DAEMON_WORKERS;
 
 /// How long the kernel trusts names and attributes, seconds: libfuse's default for a
 /// pass-through with `cache=auto`.

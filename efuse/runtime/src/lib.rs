@@ -2,7 +2,7 @@
 //!
 //! A [`Transport`] brings requests from the kernel and takes replies back; the first one is the
 //! character device ([`Device`], `/dev/fuse` or `/dev/efuse`), [`Rings`] share memory with
-//! the kernel module. Each worker thread owns one
+//! the kernel module, [`Uring`] is FUSE over io_uring. Each worker thread owns one
 //! [`Channel`] of it, so the path of a request touches no lock and allocates nothing: receive into
 //! the channel's buffer, decode in place, call the handler, reply from the channel's data buffer.
 //!
@@ -25,6 +25,7 @@
 //! ```
 
 mod buffer;
+mod cpu;
 mod device;
 mod dispatch;
 mod fs;
@@ -34,6 +35,7 @@ mod ring;
 mod session;
 mod slow;
 mod transport;
+mod uring;
 
 pub use buffer::AlignedBuffer;
 pub use device::Device;
@@ -42,8 +44,11 @@ pub use fs::{
 };
 pub use mount::{Mount, MountError, MountOptions};
 pub use notify::{Connection, Negotiation, Notifier};
+#[doc(hidden)]
+pub use ring::BenchChannel;
 pub use ring::{RingConfig, Rings};
 pub use session::{Session, SessionConfig, SessionError};
 pub use transport::{
     BackingFiles, Channel, Exchange, RawRequest, ReceiveError, Transport, TransportError,
 };
+pub use uring::Uring;

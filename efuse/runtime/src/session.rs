@@ -1,7 +1,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -94,6 +94,12 @@ pub enum SessionError {
         /// The kernel's minor version.
         minor: u32,
     },
+    /// The transport needs what this kernel does not offer.
+    #[error(
+        "this kernel does not offer {0:?} (OVER_IO_URING: Linux 6.14 or newer with \
+         CONFIG_FUSE_IO_URING, and Y in /sys/module/fuse/parameters/enable_uring)"
+    )]
+    Missing(InitFlags),
     /// INIT could not be answered, or the file system refused to start.
     #[error("INIT failed")]
     Init(#[source] Errno),
@@ -141,22 +147,20 @@ impl Session {
         };
         let max_write = config.max_write as usize;
         let mut channel = transport.channel(0, max_write)?;
-        let flags = negotiate(&mut *channel, &**fs, &connection, config)?;
+        let flags = negotiate(&mut *channel, &**fs, &connection, config, transport.needs())?;
         let dialect = Dialect::new(flags);
-        let states: Arc<[WorkerState]> = (0..config.workers.max(transport.workers_at_least()))
-            .map(|_| WorkerState::default())
-            .collect();
+        let workers = config.workers.max(transport.workers_at_least()) + transport.extra_workers();
+        let states: Arc<[WorkerState]> = (0..workers).map(|_| WorkerState::default()).collect();
 
         let mut session = Session {
             threads: Vec::new(),
         };
         let mut first = Some(channel);
+        let (opened, results) = mpsc::channel();
         for worker in 0..states.len() {
-            let mut channel = match first.take() {
-                Some(channel) => channel,
-                None => transport.channel(worker, max_write)?,
-            };
+            let first = first.take();
             let (fs, states) = (Arc::clone(fs), Arc::clone(&states));
+            let (transport, opened) = (Arc::clone(transport), opened.clone());
             let hindered = Hindered {
                 percent: config.slow_percent,
                 delays: Delays::new(config.delay, config.delay_seed, worker),
@@ -164,12 +168,31 @@ impl Session {
             let thread = std::thread::Builder::new()
                 .name(format!("efuse-{worker}"))
                 .spawn(move || {
+                    // On the thread that will use it: io_uring completes what a thread submitted
+                    // on that thread, and its buffers are best near its processor.
+                    let channel = match first {
+                        Some(channel) => Ok(channel),
+                        None => transport.channel(worker, max_write),
+                    };
+                    let mut channel = match channel {
+                        Ok(channel) => channel,
+                        Err(error) => {
+                            // The session does not start, and says why.
+                            let _ = opened.send(Err(error));
+                            return Ok(());
+                        }
+                    };
+                    // Nobody listens after the first error.
+                    let _ = opened.send(Ok(()));
+                    drop((opened, transport));
                     fs.worker_start();
                     serve(&mut *channel, &*fs, dialect, &states, worker, hindered)
                 })
                 .map_err(|source| SessionError::Thread { worker, source })?;
             session.threads.push(thread);
         }
+        drop(opened);
+        results.into_iter().collect::<Result<(), _>>()?;
         Ok(session)
     }
 
@@ -197,6 +220,7 @@ fn negotiate<F: FileSystem>(
     fs: &F,
     connection: &Connection,
     config: &SessionConfig,
+    needs: InitFlags,
 ) -> Result<InitFlags, SessionError> {
     loop {
         channel.receive()?;
@@ -226,6 +250,13 @@ fn negotiate<F: FileSystem>(
             });
         }
         let mut negotiation = propose(&init, config);
+        negotiation.wanted |= needs;
+        let missing = needs - negotiation.offered;
+        if !missing.is_empty() {
+            // As above.
+            let _ = channel.reply(unique, Err(Errno::EIO), &[], 0);
+            return Err(SessionError::Missing(missing));
+        }
         if let Err(errno) = fs.init(&mut negotiation, connection) {
             // As above.
             let _ = channel.reply(unique, Err(errno), &[], 0);

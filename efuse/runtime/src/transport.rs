@@ -3,7 +3,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use efuse_abi::wire::InHeader;
-use efuse_abi::{DecodeError, Dialect, Errno, NotifyCode, Request};
+use efuse_abi::{DecodeError, Dialect, Errno, InitFlags, NotifyCode, Request};
 use thiserror::Error;
 
 /// A way between kernel and daemon: a character device, shared rings, io_uring.
@@ -23,6 +23,16 @@ pub trait Transport: Send + Sync {
     /// The registry of backing files, where the transport has one.
     fn backing(&self) -> Option<Arc<dyn BackingFiles>> {
         None
+    }
+
+    /// What the kernel must offer at INIT for this transport.
+    fn needs(&self) -> InitFlags {
+        InitFlags::empty()
+    }
+
+    /// Workers beside those of the session's configuration, which have little to do.
+    fn extra_workers(&self) -> usize {
+        0
     }
 }
 

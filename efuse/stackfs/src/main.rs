@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use efuse_bpf::{Attachment, Dev, Policy, Tunables};
 use efuse_runtime::{
-    Device, Mount, MountOptions, RingConfig, Rings, Session, SessionConfig, Transport,
+    Device, Mount, MountOptions, RingConfig, Rings, Session, SessionConfig, Transport, Uring,
 };
 use efuse_stackfs::{Options, StackFs, raise_descriptor_limit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -40,7 +40,9 @@ struct Cli {
     fstype: String,
 
     /// How requests come: "device" reads and writes it, "ring" shares memory with the kernel
-    /// (/dev/efuse only), with a channel and at least one thread for each processor.
+    /// (/dev/efuse only), with a channel and at least one thread for each processor; "uring" is
+    /// FUSE over io_uring (/dev/fuse only; Linux 6.14 or newer with Y in
+    /// /sys/module/fuse/parameters/enable_uring), with a queue for each processor.
     #[arg(long, value_name = "WAY", default_value = "device")]
     transport: Way,
 
@@ -62,7 +64,7 @@ struct Cli {
           value_parser = clap::value_parser!(u64).range(..=10_000))]
     ring_spin_us: u64,
 
-    /// With rings: do not keep the threads of a channel on its processor.
+    /// With rings or io_uring: do not keep the threads of a channel on its processor.
     #[arg(long)]
     ring_unpinned: bool,
 
@@ -161,6 +163,8 @@ enum Way {
     Device,
     /// By shared memory.
     Ring,
+    /// By io_uring.
+    Uring,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -236,6 +240,10 @@ fn run(cli: Cli) -> Result<()> {
                 ..RingConfig::default()
             },
         )),
+        Way::Uring => {
+            let uring = Uring::new(device, usize::from(cli.workers), !cli.ring_unpinned);
+            Arc::new(uring.context("cannot find out how many queues there are")?)
+        }
     };
     let config = SessionConfig {
         workers: usize::from(cli.workers),

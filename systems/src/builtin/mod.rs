@@ -10,7 +10,7 @@ pub use ext4::Ext4;
 pub use libfuse::Libfuse;
 pub use stackfs::{
     EFUSE, EFUSE_BARE, EFUSE_CACHE, EFUSE_CACHE_BACKED, EFUSE_META, EFUSE_PASSTHROUGH,
-    EFUSE_PRELIM, EXTFUSE, FUSE, FUSE_PASSTHROUGH, RFUSE, StackFs,
+    EFUSE_PRELIM, EXTFUSE, FUSE, FUSE_PASSTHROUGH, FUSE_URING, RFUSE, StackFs,
 };
 
 /// Every built-in system, in the order of tables and charts.
@@ -21,6 +21,7 @@ pub fn all() -> Vec<Box<dyn System>> {
         Box::new(Libfuse),
         Box::new(FUSE),
         Box::new(FUSE_PASSTHROUGH),
+        Box::new(FUSE_URING),
         Box::new(EFUSE_BARE),
         Box::new(EXTFUSE),
         Box::new(EFUSE_META),

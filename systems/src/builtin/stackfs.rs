@@ -2,7 +2,7 @@
 //! program, so that they differ in nothing but the mechanism.
 
 use crate::recipe::Recipe;
-use crate::{KernelFeature, MountContext, Mounted, Need, System, SystemError, digest_of};
+use crate::{KernelFeature, MountContext, Mounted, Need, System, SystemError, digest_of, need};
 
 /// Name of the program.
 pub(crate) const PROGRAM: &str = "stackfs";
@@ -43,6 +43,16 @@ pub const FUSE_PASSTHROUGH: StackFs = StackFs {
     fs_type: "fuse",
     options: &["--passthrough"],
     features: &[KernelFeature::FusePassthrough],
+};
+
+/// What else a user of today would pick: requests travel over io_uring, in a queue for each CPU.
+pub const FUSE_URING: StackFs = StackFs {
+    id: "fuse-uring",
+    title: "StackFS on stock FUSE over io_uring",
+    device: "/dev/fuse",
+    fs_type: "fuse",
+    options: &["--transport", "uring"],
+    features: &[KernelFeature::FuseOverIoUring],
 };
 
 /// The efuse module with no program attached. It must behave and perform like stock FUSE; a
@@ -205,6 +215,7 @@ impl System for StackFs {
     }
 
     fn mount(&self, ctx: &MountContext) -> Result<Mounted, SystemError> {
+        let _raised = need::settings_for(&self.needs())?;
         self.recipe().mount(self.id, ctx)
     }
 }
