@@ -27,6 +27,7 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/slab.h>
+#include <linux/tick.h>
 
 /* A set of programs in its place. */
 struct efuse_attachment {
@@ -161,6 +162,29 @@ __bpf_kfunc int bpf_efuse_queue_load(struct efuse_queue *queue, u32 channel,
 	return efuse_queue_load(queue, channel, out);
 }
 
+/**
+ * bpf_efuse_idle_ns - how long a processor has had nothing to do
+ * @cpu: its number
+ *
+ * For a policy that has to know whether processors are what is short: the
+ * difference of two calls, beside the time between them.
+ *
+ * Return: nanoseconds since some time in the past, waiting for I/O included; 0
+ * where the kernel does not count it.
+ */
+__bpf_kfunc u64 bpf_efuse_idle_ns(u32 cpu)
+{
+	u64 idle, iowait;
+
+	if (cpu >= nr_cpu_ids || !cpu_online(cpu))
+		return 0;
+	idle = get_cpu_idle_time_us(cpu, NULL);
+	iowait = get_cpu_iowait_time_us(cpu, NULL);
+	if (idle == -1ULL || iowait == -1ULL)
+		return 0;
+	return (idle + iowait) * NSEC_PER_USEC;
+}
+
 __bpf_kfunc_end_defs();
 
 BTF_KFUNCS_START(efuse_kfunc_ids)
@@ -171,6 +195,7 @@ BTF_ID_FLAGS(func, bpf_efuse_reply_error, KF_TRUSTED_ARGS)
 BTF_ID_FLAGS(func, bpf_efuse_dirent, KF_TRUSTED_ARGS)
 BTF_ID_FLAGS(func, bpf_efuse_inode, KF_TRUSTED_ARGS)
 BTF_ID_FLAGS(func, bpf_efuse_queue_load, KF_TRUSTED_ARGS)
+BTF_ID_FLAGS(func, bpf_efuse_idle_ns)
 BTF_KFUNCS_END(efuse_kfunc_ids)
 
 /* Other struct_ops types share the hook; only ours may call. */

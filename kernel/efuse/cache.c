@@ -121,23 +121,31 @@ static unsigned long efuse_cache_evict(struct efuse_cache *cache,
 	return freed;
 }
 
-/* Takes room for @n blocks from the budget. */
+/* Turns of making room that others take before we can */
+#define EFUSE_CHARGE_TRIES	3
+
+/* Takes room for @n blocks from the budget, which is not exceeded for a moment. */
 static bool efuse_cache_charge(struct efuse_cache *cache, unsigned int n)
 {
 	unsigned long bytes = n * efuse_block_bytes();
 	unsigned long budget = READ_ONCE(cache->budget);
-	unsigned long used = atomic_long_add_return(bytes, &cache->used);
+	long used = atomic_long_read(&cache->used);
+	unsigned int tries = 0;
 
-	if (used > budget && bytes <= budget) {
-		efuse_cache_evict(cache,
-				  DIV_ROUND_UP(used - budget,
-					       efuse_block_bytes()), false);
-		used = atomic_long_read(&cache->used);
-	}
-	if (used <= budget)
-		return true;
-	atomic_long_sub(bytes, &cache->used);
-	return false;
+	if (bytes > budget)
+		return false;
+	do {
+		while (used + bytes > budget) {
+			if (tries++ == EFUSE_CHARGE_TRIES)
+				return false;
+			efuse_cache_evict(cache,
+					  DIV_ROUND_UP(used + bytes - budget,
+						       efuse_block_bytes()),
+					  false);
+			used = atomic_long_read(&cache->used);
+		}
+	} while (!atomic_long_try_cmpxchg(&cache->used, &used, used + bytes));
+	return true;
 }
 
 static unsigned int efuse_slot(pgoff_t index)
@@ -534,7 +542,6 @@ void __efuse_inode_gone(struct fuse_inode *fi)
 {
 	struct efuse_icache *ic = fi->efuse_cache;
 	unsigned long flags;
-
 	bool gone;
 
 	do {

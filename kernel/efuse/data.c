@@ -96,6 +96,7 @@ static void efuse_io_fill(struct efuse_io *io, const struct kiocb *iocb,
 		io->flags |= EFUSE_IO_APPEND;
 	if (backed)
 		io->flags |= EFUSE_IO_BACKED;
+	io->cache_bytes = READ_ONCE(efuse_file_conn(file)->cache.budget);
 }
 
 /* What the program chooses, negative if there is none. */
@@ -135,6 +136,9 @@ void efuse_io_end(struct efuse_conn *ec, struct efuse_io *io, bool write,
 	io->path = path;
 	io->result = res;
 	io->time_ns = ktime_get_ns() - began;
+	/* Copying is all there is to it */
+	if (path == EFUSE_IO_CACHE)
+		io->busy_ns = io->time_ns;
 	rcu_read_lock();
 	ops = rcu_dereference(ec->ops);
 	program = ops ? (write ? ops->write_after : ops->read_after) : NULL;
@@ -274,6 +278,9 @@ static ssize_t efuse_backing_io(struct kiocb *iocb, struct iov_iter *iter,
 	ret = write ? vfs_iocb_iter_write(backing, &aio->iocb, iter) :
 		      vfs_iocb_iter_read(backing, &aio->iocb, iter);
 	revert_creds(old);
+	if (began)
+		/* Too late if it has ended already; then it is not known */
+		WRITE_ONCE(aio->io.busy_ns, ktime_get_ns() - began);
 	if (ret >= 0) {
 		efuse_aio_end(aio, ret);
 	} else if (ret != -EIOCBQUEUED) {

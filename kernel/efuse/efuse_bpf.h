@@ -125,6 +125,8 @@ struct efuse_io {
 	u64 size;
 	/* Of the file, as far as the kernel knows */
 	u64 file_size;
+	/* Memory that the cache may have, bytes */
+	u64 cache_bytes;
 	/* Any value, kept from the program before to the one after */
 	u64 cookie;
 	u32 flags;
@@ -135,6 +137,11 @@ struct efuse_io {
 	/* After: bytes or a negative error, and how long it took */
 	s64 result;
 	u64 time_ns;
+	/*
+	 * After: how long processors worked on it, of that what is the path's.
+	 * 0 if that is not known, as where the caller slept meanwhile.
+	 */
+	u64 busy_ns;
 };
 
 /* In efuse_queue.flags: nobody waits for the reply */

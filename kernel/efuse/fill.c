@@ -51,6 +51,9 @@ struct efuse_fill {
 	unsigned int n;
 	u32 all_seq;
 	long res;
+	/* Work on it until it waited, and after that */
+	u64 submit_ns;
+	u64 finish_ns;
 	refcount_t ref;
 	struct work_struct work;
 	struct bio_vec *bvecs;
@@ -152,6 +155,8 @@ static void efuse_fill_done(struct efuse_fill *f, ssize_t res)
 	if (res > 0)
 		f->orig->ki_pos = f->pos + res;
 	f->io.reason = EFUSE_IO_MISS;
+	if (READ_ONCE(f->submit_ns))
+		f->io.busy_ns = READ_ONCE(f->submit_ns) + f->finish_ns;
 	efuse_io_end(f->ec, &f->io, false, efuse_fill_path(f), res, f->began);
 }
 
@@ -175,10 +180,14 @@ static void efuse_fill_dirty_work(struct work_struct *work)
 
 static void efuse_fill_finish(struct efuse_fill *f)
 {
+	u64 from = f->began ? ktime_get_ns() : 0;
+
 	if (f->res > 0) {
 		efuse_fill_keep(f, f->res);
 		f->res = efuse_fill_copy(f, f->res);
 	}
+	if (from)
+		f->finish_ns = ktime_get_ns() - from;
 	if (!efuse_fill_pages_dirty(f)) {
 		if (!in_task()) {
 			INIT_WORK(&f->work, efuse_fill_dirty_work);
@@ -360,6 +369,10 @@ bool efuse_fill_read(struct efuse_conn *ec, struct efuse_icache *ic,
 		efuse_fill_keep(f, res);
 		*ret = efuse_fill_copy(f, res);
 		efuse_fill_dirty(f);
+	}
+	if (began)
+		WRITE_ONCE(f->submit_ns, ktime_get_ns() - began);
+	if (res >= 0) {
 		efuse_fill_done(f, *ret);
 		efuse_fill_put(f);
 	} else if (res != -EIOCBQUEUED) {

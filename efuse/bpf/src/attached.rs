@@ -38,7 +38,7 @@ pub struct Map {
     pub max_entries: u32,
     /// Memory it is charged for, bytes.
     pub memory: u64,
-    handle: MapHandle,
+    pub(crate) handle: MapHandle,
 }
 
 /// How requests of one opcode went; see `enum outcome` in `state.h`.

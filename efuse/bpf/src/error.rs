@@ -42,6 +42,14 @@ pub enum BpfError {
         /// The setting.
         what: String,
     },
+    /// Settings that are to be had, but not together.
+    #[error("policy {policy}: {what}")]
+    BadSetting {
+        /// The policy.
+        policy: String,
+        /// What is wrong with them.
+        what: String,
+    },
     /// The kernel refused the programs.
     #[error("the kernel does not load policy {policy}: {reason}{log}")]
     Load {

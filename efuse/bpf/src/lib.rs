@@ -4,6 +4,7 @@
 //! attached to one connection, either by the daemon or from outside to a mount of any daemon, and
 //! is there until its link goes. See `docs/programming.md`.
 
+mod adaptive;
 mod attached;
 mod data;
 mod dev;
@@ -11,6 +12,7 @@ mod error;
 pub mod hostile;
 mod policy;
 
+pub use adaptive::{Adaptive, adaptive_tunable};
 pub use attached::{Attached, Counts, Map, Program, attached, attached_to, opcode_name};
 pub use data::{ChannelCounts, data_counts, ring_counts};
 pub use dev::{Dev, mounts};

@@ -8,7 +8,7 @@ use libbpf_rs::{
     Link, MapCore as _, MapMut, MapType, Object, ObjectBuilder, OpenMapMut, OpenObject, PrintLevel,
 };
 
-use crate::{BpfError, Dev};
+use crate::{BpfError, Dev, adaptive};
 
 /// The built-in policies by name, each compiled from `src/bpf/NAME.bpf.c`.
 macro_rules! built_in {
@@ -59,6 +59,8 @@ pub struct Tunables {
     pub per_caller: bool,
     /// Memory for cached data, bytes, instead of the policy's own; it must have a cache.
     pub cache_bytes: Option<u64>,
+    /// Constants of the adaptive choice, as of [`crate::adaptive_tunable`].
+    pub adaptive: Vec<(String, u32)>,
     /// Entries of maps, by name, instead of the program's own.
     pub map_entries: Vec<(String, u32)>,
 }
@@ -237,6 +239,7 @@ fn settle(
 ) -> Result<(), BpfError> {
     let mut has_ops = false;
     let mut has_tunables = false;
+    let mut has_adaptive = false;
     let mut entries = tunables.map_entries.clone();
     for mut map in object.maps_mut() {
         let map_name = map.name().to_string_lossy().into_owned();
@@ -260,6 +263,15 @@ fn settle(
                 value[..bytes.len()].copy_from_slice(&bytes);
                 has_tunables = true;
             }
+        } else if map_name.ends_with(adaptive::SECTION) {
+            let value = map.initial_value_mut();
+            if let Some(set) = value.and_then(|v| adaptive::set(v, &tunables.adaptive)) {
+                set.map_err(|what| BpfError::BadSetting {
+                    policy: name.to_owned(),
+                    what,
+                })?;
+                has_adaptive = true;
+            }
         } else if let Some(at) = entries.iter().position(|(wanted, _)| *wanted == map_name) {
             let (_, count) = entries.swap_remove(at);
             map.set_max_entries(count)
@@ -281,6 +293,9 @@ fn settle(
     }
     if rodata(tunables) != [0; 16] && !has_tunables {
         return Err(missing("tunables".to_owned()));
+    }
+    if !tunables.adaptive.is_empty() && !has_adaptive {
+        return Err(missing("adaptive choice".to_owned()));
     }
     Ok(())
 }

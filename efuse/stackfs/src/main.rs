@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use efuse_bpf::{Attachment, Dev, Policy, Tunables};
+use efuse_bpf::{Attachment, Dev, Policy, Tunables, adaptive_tunable};
 use efuse_runtime::{
     Device, Mount, MountOptions, RingConfig, Rings, Session, SessionConfig, Transport, Uring,
 };
@@ -125,6 +125,11 @@ struct Cli {
     #[arg(long, value_name = "MIB", requires = "policy")]
     cache_size: Option<u32>,
 
+    /// With --policy: a constant of the adaptive choice between cache and backing file, where the
+    /// policy makes one; may be given more than once.
+    #[arg(long, value_name = "NAME=NUMBER", requires = "policy", value_parser = adaptive_tunable)]
+    adaptive: Vec<(String, u32)>,
+
     /// With --policy: nobody changes SOURCE but through this mount. What the programs learnt then
     /// holds until it is changed here, and not only for the timeouts.
     #[arg(long, requires = "policy")]
@@ -218,12 +223,13 @@ fn run(cli: Cli) -> Result<()> {
     // Before the first request, so that programs see all of them.
     let attachment = policy
         .map(|name| {
-            attach(
-                name,
-                mount.mountpoint(),
-                cli.until_invalidated,
-                cli.cache_size,
-            )
+            let tunables = Tunables {
+                until_invalidated: cli.until_invalidated,
+                cache_bytes: cli.cache_size.map(|mib| u64::from(mib) << 20),
+                adaptive: cli.adaptive.clone(),
+                ..Tunables::default()
+            };
+            attach(name, mount.mountpoint(), &tunables)
         })
         .transpose()?;
     let transport: Arc<dyn Transport> = match cli.transport {
@@ -280,19 +286,9 @@ fn run(cli: Cli) -> Result<()> {
 }
 
 /// Loads programs and attaches them to the mount.
-fn attach(
-    policy: &str,
-    mountpoint: &Path,
-    until_invalidated: bool,
-    cache_mib: Option<u32>,
-) -> Result<Attachment> {
-    let tunables = Tunables {
-        until_invalidated,
-        cache_bytes: cache_mib.map(|mib| u64::from(mib) << 20),
-        ..Tunables::default()
-    };
+fn attach(policy: &str, mountpoint: &Path, tunables: &Tunables) -> Result<Attachment> {
     let dev = Dev::of_mount(mountpoint)?;
-    Ok(Policy::load(policy, dev, &tunables)?.attach()?)
+    Ok(Policy::load(policy, dev, tunables)?.attach()?)
 }
 
 /// How long files that are open at a lazy unmount may keep the daemon.

@@ -63,12 +63,14 @@ struct efuse_io {
 	__u64 offset;
 	__u64 size;
 	__u64 file_size;
+	__u64 cache_bytes; /* memory that the cache may have */
 	__u64 cookie; /* from the program before to the one after */
 	__u32 flags;
 	__u32 path;    /* after: the way it went */
 	__u32 reason;  /* after: why not the one that was chosen, or 0 */
 	__s64 result;  /* after: bytes, or a negative error */
 	__u64 time_ns; /* after: from the choice on */
+	__u64 busy_ns; /* after: processors worked on it so long, or 0: not known */
 } __attribute__((preserve_access_index));
 
 /* efuse_queue.flags: nobody waits for the reply */
@@ -124,6 +126,7 @@ extern int bpf_efuse_inode(struct efuse_ctx *req, __u64 nodeid,
 			   struct efuse_inode_info *out) __ksym;
 extern int bpf_efuse_queue_load(struct efuse_queue *queue, __u32 channel,
 				struct efuse_load *out) __ksym;
+extern __u64 bpf_efuse_idle_ns(__u32 cpu) __ksym;
 
 /*
  * A set of programs; any of them may be left out. The first four members are where

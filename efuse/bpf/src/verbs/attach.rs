@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use efuse_bpf::{Dev, Policy, Tunables, attached_to};
+use efuse_bpf::{Dev, Policy, Tunables, adaptive_tunable, attached_to};
 
 use super::pin_path;
 
@@ -34,6 +34,11 @@ pub(crate) struct Attach {
     /// Memory for cached data, MiB, where the policy has a cache.
     #[arg(long, value_name = "MIB")]
     cache_size: Option<u32>,
+    /// A constant of the adaptive choice between cache and backing file, where the policy makes one:
+    /// probe, spread, round, take, keep, warm, largest, idle (docs/programming.md); may be given more
+    /// than once.
+    #[arg(long, value_name = "NAME=NUMBER", value_parser = adaptive_tunable)]
+    adaptive: Vec<(String, u32)>,
     /// Entries that a map has room for; may be given more than once.
     #[arg(long, value_name = "MAP=ENTRIES", value_parser = map_entries)]
     map_size: Vec<(String, u32)>,
@@ -68,6 +73,7 @@ pub(crate) fn run(verb: &Attach) -> Result<()> {
         }),
         per_caller: verb.per_caller,
         cache_bytes: verb.cache_size.map(|mib| u64::from(mib) << 20),
+        adaptive: verb.adaptive.clone(),
         map_entries: verb.map_size.clone(),
     };
     let policy = Policy::load(&verb.policy, dev, &tunables)?;

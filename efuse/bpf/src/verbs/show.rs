@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Args;
 use efuse_bpf::{
-    Attached, ChannelCounts, Counts, Dev, Program, attached, data_counts, mounts, opcode_name,
-    ring_counts,
+    Adaptive, Attached, ChannelCounts, Counts, Dev, Program, attached, data_counts, mounts,
+    opcode_name, ring_counts,
 };
 use serde::Serialize;
 
@@ -48,6 +48,9 @@ struct Shown {
     data: BTreeMap<String, u64>,
     /// What each ring channel has and had to do.
     channels: Vec<ChannelCounts>,
+    /// How paths were chosen, where that is done by file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adaptive: Option<Adaptive>,
 }
 
 /// Figures of a channel in the order in which they are shown; the kernel's are sorted by name.
@@ -165,6 +168,7 @@ fn look(set: &Attached) -> Result<Shown> {
         opcodes,
         data: data_counts(set.dev)?,
         channels: ring_counts(set.dev)?,
+        adaptive: set.adaptive()?,
     })
 }
 
@@ -212,6 +216,13 @@ fn render(shown: &Shown) -> String {
             .filter_map(|name| Some(format!("{name} {}", channel.get(*name)?)))
             .collect();
         let _ = writeln!(out, "  channel {n:<3} {}", figures.join("  "));
+    }
+    if let Some(a) = &shown.adaptive {
+        let _ = writeln!(
+            out,
+            "  adaptive  files on cache {}  on backing file {}  rounds {}  changes {}  rounds with processors short {}",
+            a.on_cache, a.on_backing, a.rounds, a.changes, a.short_rounds
+        );
     }
     if !shown.opcodes.is_empty() {
         let _ = writeln!(
