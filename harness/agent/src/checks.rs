@@ -4,14 +4,17 @@
 
 mod balance;
 mod bytes;
+mod cache;
 mod coherence;
 mod concurrent;
 mod counters;
 mod daemon_killed;
+mod direct;
 mod fsx;
 mod hostile;
 mod module;
 mod outside;
+mod phases;
 mod pjdfstest;
 mod posix;
 mod programs;
@@ -159,6 +162,18 @@ pub const ALL: &[Check] = &[
             "efuse",
         ]),
         run: coherence::run,
+    },
+    Check {
+        name: "cache",
+        title: "cached data stay within their budget, and go at detach, unmount and under pressure",
+        applies: Applies::Only(&["efuse-cache", "efuse-cache-backed", "efuse-prelim"]),
+        run: cache::run,
+    },
+    Check {
+        name: "phases",
+        title: "locality comes and goes, and the chosen path with it within two rounds",
+        applies: Applies::Only(&["efuse-prelim"]),
+        run: phases::run,
     },
     Check {
         name: "fsx",

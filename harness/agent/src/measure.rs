@@ -119,7 +119,10 @@ impl Phase for Count<'_> {
         let stopped = probes.as_ref().map(kernel::Probes::pause);
         let mut counters = window.close();
         match self.programs.take().map(|p| p.served()) {
-            Some(Ok(served)) => counters.served = served,
+            Some(Ok((served, adaptive))) => {
+                counters.served = served;
+                counters.adaptive = adaptive;
+            }
             Some(Err(e)) => self.problems.push(e.to_string()),
             None => {}
         }

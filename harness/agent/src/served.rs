@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use efuse_bpf::{Attached, BpfError, Counts, Dev, attached_to, data_counts, opcode_name};
-use efuse_model::counters::Served;
+use efuse_model::counters::{Adaptive, Served};
 use efuse_systems::Mounted;
 
 /// The programs of a mount.
@@ -20,6 +20,8 @@ struct Moment {
     programs: BTreeMap<u32, Counts>,
     /// By the kernel, by name.
     kernel: BTreeMap<String, u64>,
+    /// How the policy chose paths for data, if it does so by file.
+    adaptive: Option<efuse_bpf::Adaptive>,
 }
 
 /// The kernel's names for answers that it used again without asking a program, and what
@@ -61,15 +63,29 @@ impl Programs {
         Ok(Moment {
             programs: self.set.counts()?,
             kernel: data_counts(self.set.dev)?,
+            adaptive: self.set.adaptive()?,
         })
     }
 
-    /// What was counted since, by opcode.
+    /// What was counted since, by opcode, and how paths for data were chosen.
     ///
     /// # Errors
     /// If the counters cannot be read.
-    pub fn served(&self) -> Result<Vec<Served>, BpfError> {
-        Ok(between(&self.before, &self.now()?))
+    pub fn served(&self) -> Result<(Vec<Served>, Option<Adaptive>), BpfError> {
+        let now = self.now()?;
+        let served = between(&self.before, &now);
+        let adaptive = now.adaptive.map(|now| {
+            let then = self.before.adaptive.unwrap_or_default();
+            // A file that the policy does not know any more takes its rounds with it.
+            Adaptive {
+                on_cache: now.on_cache,
+                on_backing: now.on_backing,
+                rounds: now.rounds.saturating_sub(then.rounds),
+                changes: now.changes.saturating_sub(then.changes),
+                short_rounds: now.short_rounds.saturating_sub(then.short_rounds),
+            }
+        });
+        Ok((served, adaptive))
     }
 }
 
@@ -98,6 +114,37 @@ fn between(before: &Moment, after: &Moment) -> Vec<Served> {
         for ((word, now), (_, then)) in now.reasons().iter().zip(then.reasons()) {
             add(&mut row.passed, word, now - then);
         }
+    }
+    for (way, opcode) in [("read", "READ"), ("write", "WRITE")] {
+        let of = |what: &str| {
+            let name = format!("{way}_{what}");
+            let at = |moment: &Moment| moment.kernel.get(&name).copied().unwrap_or_default();
+            at(after) - at(before)
+        };
+        let row = rows.entry(opcode).or_insert_with(|| new(opcode));
+        let (backing, daemon) = (of("backing"), of("daemon"));
+        let filled = of("miss");
+        add(&mut row.kernel, "cache", of("cache"));
+        // What the cache lacked was read into it: from the backing file where there is one, else
+        // from the daemon.
+        let from_backing = filled.min(backing);
+        add(
+            &mut row.kernel,
+            "backing file, into the cache",
+            from_backing,
+        );
+        add(&mut row.kernel, "backing file", backing - from_backing);
+        let mut left = daemon;
+        for (word, n) in [
+            ("miss", filled - from_backing),
+            ("set-id", of("set_id")),
+            ("error", of("error")),
+        ] {
+            let n = n.min(left);
+            left -= n;
+            add(&mut row.passed, word, n);
+        }
+        add(&mut row.passed, "chosen", left);
     }
     rows.into_values()
         .filter(|row| row.in_kernel() + row.by_daemon() > 0)
@@ -132,10 +179,12 @@ mod tests {
             &Moment {
                 programs: [(1, then)].into(),
                 kernel: kept(3),
+                adaptive: None,
             },
             &Moment {
                 programs: [(1, now), (3, then), (22, idle)].into(),
                 kernel: kept(53),
+                adaptive: None,
             },
         );
         let opcodes: Vec<_> = served.iter().map(|s| s.opcode.as_str()).collect();
@@ -144,5 +193,34 @@ mod tests {
         assert_eq!(served[1].kernel, from.into());
         assert_eq!(served[1].passed, [("gone".to_owned(), 2)].into());
         assert_eq!((served[0].in_kernel(), served[0].by_daemon()), (10, 5));
+    }
+
+    #[test]
+    fn data_are_told_by_path() {
+        let moment = |counts: &[(&str, u64)]| Moment {
+            kernel: counts.iter().map(|(k, n)| ((*k).to_owned(), *n)).collect(),
+            ..Moment::default()
+        };
+        let before = moment(&[("read_cache", 7)]);
+        let after = moment(&[
+            ("read_cache", 107),
+            ("read_backing", 50),
+            ("read_miss", 20),
+            ("write_daemon", 9),
+            ("write_set_id", 4),
+            ("cache_used", 4096),
+        ]);
+        let served = between(&before, &after);
+        let words = |of: &BTreeMap<String, u64>| format!("{of:?}");
+        assert_eq!(served.len(), 2);
+        assert_eq!(
+            words(&served[0].kernel),
+            r#"{"backing file": 30, "backing file, into the cache": 20, "cache": 100}"#
+        );
+        assert_eq!(words(&served[1].passed), r#"{"chosen": 5, "set-id": 4}"#);
+        // Without a backing file the cache is filled by the daemon.
+        let after = moment(&[("read_daemon", 20), ("read_miss", 20)]);
+        let served = between(&Moment::default(), &after);
+        assert_eq!(words(&served[0].passed), r#"{"miss": 20}"#);
     }
 }

@@ -133,6 +133,21 @@ impl Served {
     }
 }
 
+/// How paths for data were chosen by a policy that does so for each file, in the measured phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adaptive {
+    /// Files whose reads went to the cache at the end.
+    pub on_cache: u64,
+    /// Files whose reads went to the backing file at the end.
+    pub on_backing: u64,
+    /// Predictions that were made.
+    pub rounds: u64,
+    /// Those of them that changed the path.
+    pub changes: u64,
+    /// Those for which the processor's work counted and not time, as it was never idle.
+    pub short_rounds: u64,
+}
+
 /// Waiting for the lock of FUSE's input queue, by probes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockContention {
@@ -168,6 +183,9 @@ pub struct Counters {
     /// without programs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub served: Vec<Served>,
+    /// How paths for data were chosen; `None` where no policy chooses by file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<Adaptive>,
     /// Nodes that FORGET and BATCH_FORGET named; probes only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forgotten: Option<u64>,

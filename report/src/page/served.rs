@@ -124,7 +124,8 @@ fn table(page: &Page<'_>, test: &Test, cells: &[(&str, &[Share])]) -> Markup {
         (scrolling(&format!("{}, requests by who served them as a table", test.id), &table))
         p.job {
             "Answered from the maps of the programs, or from an answer of theirs that was kept, as nothing had changed. Reasons: miss, it was not in the maps; expired, the daemon's timeout had passed; changed, something it depends on had changed since; "
-            "gone, its inode is not in memory; unfit, it does not fit into the maps."
+            "gone, its inode is not in memory; unfit, it does not fit into the maps. "
+            "READ and WRITE are calls of direct I/O by the path they took; set-id, the daemon is to clear suid or sgid; error, the backing file failed; chosen, the policy wanted the daemon."
         }
     }
 }

@@ -79,6 +79,7 @@ pub fn counters(operations: u64, fio: f64, daemon: Option<f64>) -> Counters {
         requests: vec![],
         served: vec![],
         forgotten: None,
+        adaptive: None,
         queue_lock: None,
         missing: vec![],
     }
