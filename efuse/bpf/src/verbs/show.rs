@@ -126,6 +126,7 @@ fn everything(only: Option<Dev>) -> Result<Vec<Shown>> {
                 opcodes: BTreeMap::new(),
                 data: BTreeMap::new(),
                 channels,
+                adaptive: None,
             });
         }
     }
