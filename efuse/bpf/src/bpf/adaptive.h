@@ -2,10 +2,10 @@
 /*
  * The adaptive choice between cache and backing file, for each file apart.
  *
- * A file begins on the cache, for as many blocks as it has, or for a round if it does not
- * fit, so that there is something to compare. Then come rounds: a probe, in which some reads take the other path,
- * between many that do not; a prediction that the cheaper path stays so; the rest of
- * the round. Of the reads on the path that is taken some are told of all the time.
+ * A file begins on the cache, for as many blocks as it has or fit, or for a round if it is
+ * far larger, so that there is something to compare. Then come rounds: a probe, in which
+ * some reads take the other path, between many that do not; a prediction that the cheaper
+ * path stays so; the rest of the round. Of the reads on the path that is taken some are told of all the time.
  *
  * A path's cost is what a byte took: time, or where the processor of the reader is
  * never idle, the processor's work alone. Waiting overlaps then, and who waits less
@@ -164,10 +164,11 @@ static __noinline int file_begins(struct efuse_io *io)
 		.trust = 256,
 	};
 	__u64 blocks = io->file_size / GHOST_BLOCK;
+	__u64 room = io->cache_bytes / GHOST_BLOCK;
 
-	/* Of what does not fit only some blocks can be hit; which, the model finds out */
-	if (blocks > io->cache_bytes / GHOST_BLOCK)
-		blocks = adaptive.round;
+	/* Of what does not fit by far few blocks can be hit; which, the model finds out */
+	if (blocks > room)
+		blocks = blocks / 4 > room ? adaptive.round : room;
 	fresh.warm = blocks < adaptive.warm ? blocks : adaptive.warm;
 	begin(&fresh);
 	bpf_map_update_elem(&files, &nodeid, &fresh, BPF_NOEXIST);
