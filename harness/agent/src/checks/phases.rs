@@ -24,6 +24,9 @@ const READS: u32 = 8192;
 const LOOK: u32 = 32;
 /// Rounds after a change in which the path may be the wrong one.
 const ROUNDS: u64 = 2;
+/// On the command line of a guest whose time counts instructions. Elsewhere other work on the
+/// machine is in the times by which the policy chooses, and nothing is judged by them.
+const CLOCK: &str = "guest.clock=icount";
 const NAME: &str = "file";
 const DEVICE: &str = "/dev/efuse";
 
@@ -47,25 +50,14 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     let chosen = phases(site, "prelim", true)?;
     site.mount()?;
 
-    let mut rounds = Vec::new();
-    for (n, phase) in chosen.iter().enumerate() {
-        let what = if PHASES[n] { "the small part" } else { "all" };
-        match phase.recovered {
-            Some(after) if after <= ROUNDS => rounds.push(after),
-            Some(after) => {
-                return fail(format!(
-                    "phase {n} ({what}): the right path is taken after {after} rounds, more than {ROUNDS}"
-                ));
-            }
-            None => return fail(format!("phase {n} ({what}): the right path is never taken")),
-        }
-        if phase.wrong * 4 > phase.looks {
-            return fail(format!(
-                "phase {n} ({what}): the right path is left again for {} of {} looks",
-                phase.wrong, phase.looks
-            ));
-        }
+    let judged = sys::read("/proc/cmdline").is_some_and(|line| line.contains(CLOCK));
+    if judged {
+        judge(&chosen)?;
     }
+    let rounds: Vec<_> = chosen
+        .iter()
+        .map(|p| p.recovered.map_or("never".to_owned(), |n| n.to_string()))
+        .collect();
     let seconds = |phases: &[Phase]| phases.iter().map(|p| p.time.as_secs_f64()).sum::<f64>();
     let knows: f64 = backing
         .iter()
@@ -80,14 +72,43 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         all.join("/")
     };
     Ok(format!(
-        "rounds until the right path: {rounds:?}; ms by phase: passthrough {}, cache {}, chosen {}; \
+        "rounds until the right path: {}{}; ms by phase: passthrough {}, cache {}, chosen {}; \
          {:.3} of the speed of a choice that knows, {:.3} of the better fixed path's",
+        rounds.join("/"),
+        if judged {
+            ""
+        } else {
+            " (not judged in real time)"
+        },
         ms(&backing),
         ms(&cache),
         ms(&chosen),
         knows / seconds(&chosen),
         seconds(&backing).min(seconds(&cache)) / seconds(&chosen)
     ))
+}
+
+/// Fails if the right path is not taken soon, or is left again.
+fn judge(chosen: &[Phase]) -> Result<(), Trouble> {
+    for (n, phase) in chosen.iter().enumerate() {
+        let what = if PHASES[n] { "the small part" } else { "all" };
+        match phase.recovered {
+            Some(after) if after <= ROUNDS => {}
+            Some(after) => {
+                return fail(format!(
+                    "phase {n} ({what}): the right path is taken after {after} rounds, more than {ROUNDS}"
+                ));
+            }
+            None => return fail(format!("phase {n} ({what}): the right path is never taken")),
+        }
+        if phase.wrong * 4 > phase.looks {
+            return fail(format!(
+                "phase {n} ({what}): the right path is left again for {} of {} looks",
+                phase.wrong, phase.looks
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Mounts `StackFS` with a policy, goes through all phases, and unmounts it.
