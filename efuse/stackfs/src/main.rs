@@ -58,15 +58,16 @@ struct Cli {
     #[arg(long, value_name = "US", default_value_t = RingConfig::default().poll_us)]
     ring_poll_us: u32,
 
-    /// With rings: how long a thread looks for a request before it sleeps, in microseconds. Only
-    /// with --ring-unpinned can it be of use.
-    #[arg(long, value_name = "US", default_value_t = 0,
+    /// With rings: how long a thread looks for a request before it sleeps, in microseconds. Where
+    /// one processor is all there is, and with --pin true, nobody looks.
+    #[arg(long, value_name = "US", default_value_t = RingConfig::default().spin.as_micros() as u64,
           value_parser = clap::value_parser!(u64).range(..=10_000))]
     ring_spin_us: u64,
 
-    /// With rings or io_uring: do not keep the threads of a channel on its processor.
-    #[arg(long)]
-    ring_unpinned: bool,
+    /// With rings and io_uring: keep the threads of a channel or queue on its processor. Without
+    /// this only those of io_uring are kept.
+    #[arg(long, value_name = "true|false")]
+    pin: Option<bool>,
 
     /// With rings: requests stay in the channel of their caller's processor, however busy it is.
     /// A program select_queue still decides if there is one.
@@ -241,13 +242,13 @@ fn run(cli: Cli) -> Result<()> {
                 depth: cli.ring_depth,
                 poll_us: cli.ring_poll_us,
                 spin: Duration::from_micros(cli.ring_spin_us),
-                pin: !cli.ring_unpinned,
+                pin: cli.pin.unwrap_or(RingConfig::default().pin),
                 balance: !cli.ring_unbalanced,
                 ..RingConfig::default()
             },
         )),
         Way::Uring => {
-            let uring = Uring::new(device, usize::from(cli.workers), !cli.ring_unpinned);
+            let uring = Uring::new(device, usize::from(cli.workers), cli.pin.unwrap_or(true));
             Arc::new(uring.context("cannot find out how many queues there are")?)
         }
     };

@@ -33,7 +33,8 @@ pub struct RingConfig {
     pub pages: u32,
     /// How long callers look for their reply before they sleep, in microseconds; 0: not at all.
     pub poll_us: u32,
-    /// How long a worker looks for a request before it sleeps.
+    /// How long a worker looks for a request before it sleeps; not at all if it is kept on the
+    /// processor of its callers, or there is no other.
     pub spin: Duration,
     /// Keep the workers of a channel on its processor, if there is a channel for each.
     pub pin: bool,
@@ -48,9 +49,8 @@ impl Default for RingConfig {
             depth: 0,
             pages: 0,
             poll_us: 50,
-            // A worker that is kept on the processor of its callers would spin in their way.
-            spin: Duration::ZERO,
-            pin: true,
+            spin: Duration::from_micros(50),
+            pin: false,
             balance: true,
         }
     }
@@ -104,11 +104,19 @@ impl Rings {
             0 => cpus,
             n => n.min(cpus),
         };
+        let pin = config.pin && channels == cpus;
+        // It would be in the way of those it waits for.
+        let alone = std::thread::available_parallelism().is_ok_and(|n| n.get() == 1);
         Rings {
             inner: Arc::new(Inner {
                 device,
                 config: RingConfig {
-                    pin: config.pin && channels == cpus,
+                    pin,
+                    spin: if pin || alone {
+                        Duration::ZERO
+                    } else {
+                        config.spin
+                    },
                     ..config
                 },
                 channels,
