@@ -18,6 +18,7 @@ mod phases;
 mod pjdfstest;
 mod posix;
 mod programs;
+mod requests;
 mod users;
 
 use std::fs;

@@ -3,7 +3,6 @@
 //!
 //! What the kernel counts is held against the memory that is free then.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -244,7 +243,7 @@ fn under_pressure(site: &mut Site<'_>) -> Result<String, Trouble> {
         let script = format!(
             "echo 1000 >/proc/self/oom_score_adj; exec dd if=/dev/zero of=/dev/null bs={bytes} count=1 iflag=fullblock"
         );
-        let mut command = Command::new(PathBuf::from("/bin/busybox"));
+        let mut command = Command::new("/bin/busybox");
         command.args(["sh", "-c", &script]);
         let done = process::run(&mut command, site.limit)?;
         let left = size(dev)?.used;

@@ -9,19 +9,18 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::requests::Requests;
 use super::{Site, Trouble, fail};
 use crate::error::AgentError;
-use crate::{slabs, sys};
+use crate::sys;
 
 const THREADS: u32 = 4;
 /// All requests have to end within this after the kill.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const REQUESTS: &str = "efuse_request";
-
 /// As often as the effort says.
 pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
-    let before = slabs::objects(REQUESTS)?;
+    let before = Requests::before()?;
     let (mut requests, mut worst, mut error) = (0, Duration::ZERO, String::new());
     for _ in 0..site.effort {
         let (ended, slowest, how) = once(site)?;
@@ -30,13 +29,7 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         error = how;
     }
     let left = match before {
-        Some(before) => {
-            let after = slabs::settle(REQUESTS, before)?;
-            if after > before {
-                return fail(format!("{before} requests in memory before, {after} after"));
-            }
-            format!("; {after} requests of the module in memory, {before} before")
-        }
+        Some(before) => format!("; {}", before.settle()?),
         None => String::new(),
     };
     Ok(format!(

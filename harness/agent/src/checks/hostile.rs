@@ -6,13 +6,13 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+use super::requests::Requests;
 use super::{Site, Trouble, fail};
 use crate::error::AgentError;
-use crate::{process, slabs};
+use crate::process;
 
 const SECONDS: u32 = 15;
 const BYTES: usize = 200_000;
-const REQUESTS: &str = "efuse_request";
 
 pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     let program = site
@@ -20,10 +20,10 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         .program("efuse-hostile", "build it with `just build`")?;
     let point = site.agent.folder().join("hostile");
     fs::create_dir_all(&point).map_err(AgentError::io(&point, "create the folder"))?;
-    let Some(before) = slabs::objects(REQUESTS)? else {
-        return Err(Trouble::Skip(format!(
-            "the kernel does not count {REQUESTS} by itself: start it with slab_nomerge"
-        )));
+    let Some(requests) = Requests::before()? else {
+        return Err(Trouble::Skip(
+            "the kernel does not count efuse_request by itself: start it with slab_nomerge".into(),
+        ));
     };
     let mut storm = Command::new(program);
     storm
@@ -46,13 +46,10 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     });
     unharmed.map_err(|trouble| trouble.of("the mount beside it"))?;
     let stormed = stormed?.success("efuse-hostile")?;
-    let after = slabs::settle(REQUESTS, before)?;
-    if after > before {
-        return fail(format!("{before} requests in memory before, {after} after"));
-    }
+    let left = requests.settle()?;
     let said = stormed.stdout.lines().last().unwrap_or_default();
     Ok(format!(
-        "{said}; {} rounds of a mount beside it unharmed; {after} requests in memory, {before} before",
+        "{said}; {} rounds of a mount beside it unharmed; {left}",
         rounds.into_inner()
     ))
 }

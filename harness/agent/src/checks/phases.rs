@@ -5,6 +5,8 @@
 use std::time::{Duration, Instant};
 
 use efuse_bpf::{Attached, Dev, attached_to};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 
 use super::direct::{self, BLOCK, Planted};
 use super::{Site, Trouble, fail, plugin};
@@ -134,7 +136,7 @@ fn phases(site: &Site<'_>, policy: &str, watch: bool) -> Result<Vec<Phase>, Trou
     let path = mounted.root().join(NAME);
     let mut file = Planted::open(&path, 0, BLOCK).map_err(AgentError::io(&path, "open"))?;
     // The same blocks under each policy.
-    let mut random = Random(0x0ef5);
+    let mut random = ChaCha8Rng::seed_from_u64(0x0ef5);
     let mut done = Vec::new();
     for hot in PHASES {
         site.limit.check()?;
@@ -148,7 +150,7 @@ fn phases(site: &Site<'_>, policy: &str, watch: bool) -> Result<Vec<Phase>, Trou
 
 fn phase(
     file: &mut Planted,
-    random: &mut Random,
+    random: &mut ChaCha8Rng,
     hot: bool,
     set: Option<&Attached>,
 ) -> Result<Phase, Trouble> {
@@ -170,7 +172,7 @@ fn phase(
     for _ in 0..READS / LOOK {
         let start = Instant::now();
         for _ in 0..LOOK {
-            file.read(from + random.next() % blocks)
+            file.read(from + random.random_range(0..blocks))
                 .map_err(AgentError::io(NAME, "read"))?;
         }
         out.time += start.elapsed();
@@ -185,17 +187,4 @@ fn phase(
         }
     }
     Ok(out)
-}
-
-/// `splitmix64`.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
 }
