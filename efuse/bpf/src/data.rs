@@ -19,24 +19,40 @@ pub type ChannelCounts = BTreeMap<String, u64>;
 /// What a line of a channel begins with; its number follows.
 const CHANNEL: &str = "channel";
 
-/// Counts of a connection by name, such as `read_backing`; empty if it never had programs.
+/// What the kernel counts of a connection.
+#[derive(Clone, Debug, Default)]
+pub struct KernelCounts {
+    /// By name, such as `read_backing`; empty if it never had programs.
+    pub data: BTreeMap<String, u64>,
+    /// Of each ring channel; empty if it has none.
+    pub channels: Vec<ChannelCounts>,
+}
+
+/// Counts of a connection, all of one moment.
 ///
 /// # Errors
 /// If the connection is gone, or the control file system is not mounted and cannot be.
-pub fn data_counts(dev: Dev) -> Result<BTreeMap<String, u64>, BpfError> {
-    Ok(split(counts(dev)?).0)
+pub fn kernel_counts(dev: Dev) -> Result<KernelCounts, BpfError> {
+    Ok(split(counts(dev)?))
 }
 
-/// Figures of a connection's ring channels; empty if it has none.
+/// [`KernelCounts::data`] alone.
 ///
 /// # Errors
-/// As [`data_counts`].
-pub fn ring_counts(dev: Dev) -> Result<Vec<ChannelCounts>, BpfError> {
-    Ok(split(counts(dev)?).1)
+/// As [`kernel_counts`].
+pub fn data_counts(dev: Dev) -> Result<BTreeMap<String, u64>, BpfError> {
+    Ok(kernel_counts(dev)?.data)
 }
 
-/// Counts of data, and of each channel.
-fn split(all: BTreeMap<String, u64>) -> (BTreeMap<String, u64>, Vec<ChannelCounts>) {
+/// [`KernelCounts::channels`] alone.
+///
+/// # Errors
+/// As [`kernel_counts`].
+pub fn ring_counts(dev: Dev) -> Result<Vec<ChannelCounts>, BpfError> {
+    Ok(kernel_counts(dev)?.channels)
+}
+
+fn split(all: BTreeMap<String, u64>) -> KernelCounts {
     let mut data = BTreeMap::new();
     let mut channels = BTreeMap::<u32, ChannelCounts>::new();
     for (name, value) in all {
@@ -53,7 +69,10 @@ fn split(all: BTreeMap<String, u64>) -> (BTreeMap<String, u64>, Vec<ChannelCount
             }
         }
     }
-    (data, channels.into_values().collect())
+    KernelCounts {
+        data,
+        channels: channels.into_values().collect(),
+    }
 }
 
 fn counts(dev: Dev) -> Result<BTreeMap<String, u64>, BpfError> {
@@ -139,7 +158,7 @@ impl Drop for Private {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse, split};
+    use super::{KernelCounts, parse, split};
 
     #[test]
     fn lines_are_names_and_numbers() {
@@ -152,7 +171,7 @@ mod tests {
     #[test]
     fn channels_are_in_the_order_of_their_numbers() {
         let text = "read_cache 1\nchannel10_in_flight 7\nchannel2_in_flight 5\nchannels 3\n";
-        let (data, channels) = split(parse(text));
+        let KernelCounts { data, channels } = split(parse(text));
         assert_eq!(data.len(), 2);
         assert_eq!(channels.len(), 2);
         assert_eq!(channels[0]["in_flight"], 5);

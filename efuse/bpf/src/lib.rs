@@ -14,7 +14,7 @@ mod policy;
 
 pub use adaptive::{Adaptive, adaptive_tunable};
 pub use attached::{Attached, Counts, Map, Program, attached, attached_to, opcode_name};
-pub use data::{ChannelCounts, data_counts, ring_counts};
+pub use data::{ChannelCounts, KernelCounts, data_counts, kernel_counts, ring_counts};
 pub use dev::{Dev, mounts};
 pub use error::BpfError;
 pub use policy::{Attachment, POLICIES, Policy, Tunables};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Args;
 use efuse_bpf::{
-    Adaptive, Attached, ChannelCounts, Counts, Dev, Program, attached, data_counts, mounts,
+    Adaptive, Attached, ChannelCounts, Counts, Dev, Program, attached, kernel_counts, mounts,
     opcode_name, ring_counts,
 };
 use serde::Serialize;
@@ -35,7 +35,7 @@ struct MapShown {
     memory_bytes: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Shown {
     dev: String,
     mounts: Vec<PathBuf>,
@@ -106,11 +106,17 @@ pub(crate) fn run(verb: &Show) -> Result<()> {
 /// Every connection with programs, then those that only have rings.
 fn everything(only: Option<Dev>) -> Result<Vec<Shown>> {
     let wanted = |dev: Dev| only.is_none_or(|only| dev == only);
-    let mut sets = attached()?;
-    sets.retain(|set| wanted(set.dev));
-    let mut shown = sets.iter().map(look).collect::<Result<Vec<_>>>()?;
-    let mut seen: Vec<Dev> = sets.iter().map(|set| set.dev).collect();
-    for (dev, _) in mounts()? {
+    let mounted = mounts()?;
+    let mounts_of = |dev: Dev| -> Vec<PathBuf> {
+        let of = mounted.iter().filter(|(of, _)| *of == dev);
+        of.map(|(_, at)| at.clone()).collect()
+    };
+    let (mut shown, mut seen) = (Vec::new(), Vec::new());
+    for set in attached()?.iter().filter(|set| wanted(set.dev)) {
+        seen.push(set.dev);
+        shown.push(look(set, mounts_of(set.dev))?);
+    }
+    for dev in mounted.iter().map(|(dev, _)| *dev) {
         if !wanted(dev) || seen.contains(&dev) {
             continue;
         }
@@ -119,29 +125,17 @@ fn everything(only: Option<Dev>) -> Result<Vec<Shown>> {
         if !channels.is_empty() {
             shown.push(Shown {
                 dev: dev.to_string(),
-                mounts: mounts_of(dev)?,
-                policy: None,
-                programs: Vec::new(),
-                maps: Vec::new(),
-                opcodes: BTreeMap::new(),
-                data: BTreeMap::new(),
+                mounts: mounts_of(dev),
                 channels,
-                adaptive: None,
+                ..Shown::default()
             });
         }
     }
     Ok(shown)
 }
 
-fn mounts_of(dev: Dev) -> Result<Vec<PathBuf>> {
-    Ok(mounts()?
-        .into_iter()
-        .filter(|(of, _)| *of == dev)
-        .map(|(_, at)| at)
-        .collect())
-}
-
-fn look(set: &Attached) -> Result<Shown> {
+fn look(set: &Attached, mounts: Vec<PathBuf>) -> Result<Shown> {
+    let counts = kernel_counts(set.dev)?;
     let maps = set
         .maps
         .iter()
@@ -162,13 +156,13 @@ fn look(set: &Attached) -> Result<Shown> {
         .collect();
     Ok(Shown {
         dev: set.dev.to_string(),
-        mounts: mounts_of(set.dev)?,
+        mounts,
         policy: Some(set.name.clone()),
         programs: set.programs.clone(),
         maps,
         opcodes,
-        data: data_counts(set.dev)?,
-        channels: ring_counts(set.dev)?,
+        data: counts.data,
+        channels: counts.channels,
         adaptive: set.adaptive()?,
     })
 }
