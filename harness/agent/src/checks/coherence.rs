@@ -1,18 +1,14 @@
 //! The project's `efuse-coherence`: no answer may be older than a change that was complete.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Site, Trouble, fail, plugin};
 use crate::error::AgentError;
+use crate::limit::Limit;
 use crate::process;
 
-/// Operations of each of four processes, which take some ten seconds under emulation.
-const OPERATIONS: u32 = 400;
-/// With everything that can be answered from maps, there is more to look for.
-const OPERATIONS_META: u32 = 800;
 const META: &str = "efuse-meta";
 const RACE_S: u32 = 8;
 const DATA_S: u32 = 12;
@@ -38,49 +34,52 @@ devices = ["/dev/efuse"]
 "#;
 
 pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
-    let program = site
-        .agent
-        .program("efuse-coherence", "build it with `just build`")?;
-    // Beside the exported folder on the same file system.
-    let plain = site.lower.with_file_name("plain");
-    let [there, race, data] = ["differential", "race", "data"].map(|name| site.root.join(name));
-    for folder in [&plain, &there, &race, &data] {
+    let program = program(site)?;
+    let [race, data] = ["race", "data"].map(|name| site.root.join(name));
+    for folder in [&race, &data] {
         fs::create_dir(folder).map_err(AgentError::io(folder, "create the folder"))?;
     }
-    let mode = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(&plain, mode).map_err(AgentError::io(&plain, "set the mode of"))?;
-    let look = |verb: &str, folders: &[&Path], bound: String| -> Result<String, Trouble> {
-        let mut command = Command::new(&program);
-        command.arg(verb).args(folders).arg(bound);
-        let done = process::run(&mut command, site.limit)?;
-        if !done.status.success() {
-            return fail(format!("efuse-coherence {}: {}", done.how(), done.tail()));
-        }
-        Ok(done.stdout.lines().last().unwrap_or_default().to_owned())
-    };
-    let effort = site.effort;
-    let more = |amount: u32| amount.saturating_mul(effort);
-    let meta = site.system == META;
-    let operations = if meta { OPERATIONS_META } else { OPERATIONS };
+    let (limit, effort) = (site.limit, site.effort);
+    let look =
+        |verb: &str, folder: &Path, bound: String| look(&program, limit, verb, &[folder], bound);
+    let more = |amount: u32| format!("--seconds={}", amount.saturating_mul(effort));
     let mut said = vec![
-        look(
-            "differential",
-            &[&there, &plain],
-            format!("--operations={}", more(operations)),
-        )?,
-        look("race", &[&race], format!("--seconds={RACE_S}"))?,
-        look("data", &[&data], format!("--seconds={}", more(DATA_S)))?,
+        look("race", &race, format!("--seconds={RACE_S}"))?,
+        look("data", &data, more(DATA_S))?,
     ];
-    if meta {
+    if site.system == META {
         let seed: u32 = rand::random();
         let delayed = plugin("delayed", DELAYED.replace("@SEED@", &seed.to_string()))?;
         let mut mounted = site.mount_with(&delayed, &site.context("delayed"))?;
         let race = mounted.root().join("delayed");
         fs::create_dir(&race).map_err(AgentError::io(&race, "create the folder"))?;
-        let raced = look("race", &[&race], format!("--seconds={}", more(DELAYED_S)));
+        let raced = look("race", &race, more(DELAYED_S));
         mounted.alive()?;
         mounted.unmount()?;
         said.push(format!("delayed by seed {seed}: {}", raced?));
     }
     Ok(said.join("; "))
+}
+
+/// Where `efuse-coherence` is.
+pub(super) fn program(site: &Site<'_>) -> Result<PathBuf, AgentError> {
+    site.agent
+        .program("efuse-coherence", "build it with `just build`")
+}
+
+/// What `efuse-coherence VERB FOLDERS BOUND` says last, if it found nothing.
+pub(super) fn look(
+    program: &Path,
+    limit: &Limit,
+    verb: &str,
+    folders: &[&Path],
+    bound: String,
+) -> Result<String, Trouble> {
+    let mut command = Command::new(program);
+    command.arg(verb).args(folders).arg(bound);
+    let done = process::run(&mut command, limit)?;
+    if !done.status.success() {
+        return fail(format!("efuse-coherence {}: {}", done.how(), done.tail()));
+    }
+    Ok(done.stdout.lines().last().unwrap_or_default().to_owned())
 }
