@@ -151,8 +151,8 @@ static void efuse_call_init(struct efuse_call *call, struct efuse_conn *ec,
 		ctx->in_size += args->in_args[i].size;
 	ctx->out_size = efuse_room(args);
 	if (name >= 0)
-		efuse_hash_name(ec, args->in_args[name].value,
-				args->in_args[name].size - 1, ctx->name_hash);
+		memcpy(ctx->name_hash, efuse_request_name(ec, args, name),
+		       sizeof(ctx->name_hash));
 }
 
 /* Whether programs may look at what this caller asks at all. */

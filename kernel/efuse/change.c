@@ -121,13 +121,21 @@ static void efuse_stamp(atomic64_t *stamp, u64 now)
 		;
 }
 
-/* A name among the request's arguments, as its sender wrote it. */
-static void efuse_change_name(const struct efuse_conn *ec, struct efuse_change *c,
-			      u64 parent, const struct fuse_in_arg *arg)
+/* Of the request's own name, argument @arg. */
+const u64 *efuse_request_name(const struct efuse_conn *ec,
+			      struct fuse_args *args, int arg)
 {
-	u64 hash[2];
+	const struct fuse_in_arg *in = &args->in_args[arg];
 
-	efuse_hash_name(ec, arg->value, arg->size - 1, hash);
+	if (!args->efuse.name_hash[1])
+		efuse_hash_name(ec, in->value, in->size - 1,
+				args->efuse.name_hash);
+	return args->efuse.name_hash;
+}
+
+static void efuse_change_name(struct efuse_change *c, u64 parent,
+			      const u64 hash[2])
+{
 	c->name[c->names++] = efuse_name_index(parent, hash);
 }
 
@@ -145,26 +153,30 @@ static void efuse_change_node(struct efuse_change *c, u64 nodeid)
  * name, data written to a backing file or a mapping, access times.
  */
 static void efuse_change_of(const struct efuse_conn *ec,
-			    const struct fuse_args *args, struct efuse_change *c)
+			    struct fuse_args *args, struct efuse_change *c)
 {
 	const struct fuse_in_arg *in = args->in_args;
+	u64 hash[2];
 	u32 flags;
 
 	switch (args->opcode) {
 	case FUSE_MKNOD:
 	case FUSE_MKDIR:
 	case FUSE_CREATE:
-		efuse_change_name(ec, c, args->nodeid, &in[1]);
+		efuse_change_name(c, args->nodeid,
+				  efuse_request_name(ec, args, 1));
 		efuse_change_node(c, args->nodeid);
 		break;
 	case FUSE_SYMLINK:
 	case FUSE_UNLINK:
 	case FUSE_RMDIR:
-		efuse_change_name(ec, c, args->nodeid, &in[0]);
+		efuse_change_name(c, args->nodeid,
+				  efuse_request_name(ec, args, 0));
 		efuse_change_node(c, args->nodeid);
 		break;
 	case FUSE_LINK:
-		efuse_change_name(ec, c, args->nodeid, &in[1]);
+		efuse_change_name(c, args->nodeid,
+				  efuse_request_name(ec, args, 1));
 		efuse_change_node(c, args->nodeid);
 		efuse_change_node(c, ((const struct fuse_link_in *)
 				      in[0].value)->oldnodeid);
@@ -175,8 +187,10 @@ static void efuse_change_of(const struct efuse_conn *ec,
 		u64 newdir = ((const struct fuse_rename_in *)
 			      in[0].value)->newdir;
 
-		efuse_change_name(ec, c, args->nodeid, &in[1]);
-		efuse_change_name(ec, c, newdir, &in[2]);
+		efuse_change_name(c, args->nodeid,
+				  efuse_request_name(ec, args, 1));
+		efuse_hash_name(ec, in[2].value, in[2].size - 1, hash);
+		efuse_change_name(c, newdir, hash);
 		efuse_change_node(c, args->nodeid);
 		/* Twice it would overlap with itself */
 		if (newdir != args->nodeid)
@@ -221,6 +235,7 @@ void efuse_change_begin(struct efuse_conn *ec, struct fuse_args *args)
 	int i;
 
 	memset(c, 0, sizeof(*c));
+	args->efuse.name_hash[1] = 0;
 	efuse_change_of(ec, args, c);
 	if (c->names || c->nodes) {
 		for (i = 0; i < c->names; i++)

@@ -49,6 +49,8 @@ struct efuse_request {
 	u64 seq;
 	/* From the program that runs before to the one that runs after */
 	u64 cookie;
+	/* Of its name, from whoever needed it first; [1] is 0 until then */
+	u64 name_hash[2];
 	/* Held: the inode that a program named in its answer to a LOOKUP */
 	struct inode *inode;
 	struct efuse_change change;

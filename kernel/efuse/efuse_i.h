@@ -141,6 +141,8 @@ struct efuse_conn *efuse_conn_alloc(void);
 void efuse_conn_destroy(struct efuse_conn *ec);
 void efuse_hash_name(const struct efuse_conn *ec, const char *name,
 		     unsigned int len, u64 hash[2]);
+const u64 *efuse_request_name(const struct efuse_conn *ec,
+			      struct fuse_args *args, int arg);
 u64 efuse_hash_caller(const struct efuse_conn *ec, const struct cred *cred);
 void efuse_change_begin(struct efuse_conn *ec, struct fuse_args *args);
 u64 efuse_change_end(struct efuse_conn *ec, struct fuse_args *args,

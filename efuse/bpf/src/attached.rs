@@ -8,7 +8,7 @@ use libbpf_rs::query::{LinkInfoIter, LinkTypeInfo, ProgInfoIter};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
 use serde::Serialize;
 
-use crate::{BpfError, Dev};
+use crate::{BpfError, Dev, tables};
 
 /// Where the kernel's `struct efuse_ops` begins in the map's value: after the BPF core's own part,
 /// on a cache line of its own (`register_bpf_struct_ops()`).
@@ -299,6 +299,10 @@ impl Attached {
             .iter()
             .find(|m| m.name == map)
             .ok_or(BpfError::NotAttached { dev: self.dev })?;
+        if map.handle.map_type() == MapType::Array && tables::NAMES.contains(&map.name.as_str()) {
+            let what = format!("read map {}", map.name);
+            return tables::used(&map.handle).map_err(BpfError::bpf(what));
+        }
         Ok(map.handle.keys().count())
     }
 

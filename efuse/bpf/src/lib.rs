@@ -11,6 +11,7 @@ mod dev;
 mod error;
 pub mod hostile;
 mod policy;
+mod tables;
 
 pub use adaptive::{Adaptive, adaptive_tunable};
 pub use attached::{Attached, Counts, Map, Program, attached, attached_to, opcode_name};

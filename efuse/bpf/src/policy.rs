@@ -1,5 +1,6 @@
 //! Loading a set of programs and attaching it to a connection.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
@@ -8,7 +9,7 @@ use libbpf_rs::{
     Link, MapCore as _, MapMut, MapType, Object, ObjectBuilder, OpenMapMut, OpenObject, PrintLevel,
 };
 
-use crate::{BpfError, Dev, adaptive};
+use crate::{BpfError, Dev, adaptive, tables};
 
 /// The built-in policies by name, each compiled from `src/bpf/NAME.bpf.c`.
 macro_rules! built_in {
@@ -230,6 +231,23 @@ fn open(name: &str) -> Result<OpenObject, BpfError> {
     })
 }
 
+/// Tells programs that have tables how large these are.
+fn tell_sizes(object: &mut OpenObject) {
+    let sizes: BTreeMap<String, u32> = object
+        .maps()
+        .map(|map| (map.name().to_string_lossy().into_owned(), map.max_entries()))
+        .collect();
+    let bytes = tables::section(&sizes);
+    for mut map in object.maps_mut() {
+        if map.name().to_string_lossy().ends_with(tables::SECTION)
+            && let Some(value) = map.initial_value_mut()
+            && let Some(value) = value.get_mut(..bytes.len())
+        {
+            value.copy_from_slice(&bytes);
+        }
+    }
+}
+
 /// Everything that has to be in place before the programs are loaded.
 fn settle(
     name: &str,
@@ -278,6 +296,7 @@ fn settle(
                 .map_err(BpfError::bpf(format!("set the size of map {map_name}")))?;
         }
     }
+    tell_sizes(object);
     if !has_ops {
         return Err(BpfError::NotAPolicy {
             policy: name.to_owned(),

@@ -6,7 +6,7 @@
 #ifndef EFUSE_ATTR_H
 #define EFUSE_ATTR_H
 
-#include "state.h"
+#include "table.h"
 
 struct node_key {
 	__u64 nodeid;
@@ -20,36 +20,30 @@ struct attr_value {
 	__u32 valid_nsec;
 	__u32 pad;
 	struct fuse_attr attr;
-	__u64 sum;
+	TABLE_VALUE;
 };
 
 struct statx_value {
 	__u64 seq;
 	__u64 expires;
 	struct fuse_statx_out out;
-	__u64 sum;
+	TABLE_VALUE;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
-	__type(key, struct node_key);
-	__type(value, struct attr_value);
-} attrs SEC(".maps");
+TABLE(attrs, 65536, struct attr_value)
+TABLE(statxs, 32768, struct statx_value)
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 32768);
-	__type(key, struct node_key);
-	__type(value, struct statx_value);
-} statxs SEC(".maps");
+static __always_inline __u64 node_hash(const struct node_key *key)
+{
+	return mix_words(0, (const __u64 *)key, sizeof(*key) / 8);
+}
 
 /* Copies the attributes of a node; ANSWERED if they are there. */
 static __always_inline enum outcome attr_find(struct efuse_ctx *req, __u64 nodeid,
 					      struct attr_value *out)
 {
 	struct node_key key = { .nodeid = nodeid, .caller = req->caller };
-	struct attr_value *value = bpf_map_lookup_elem(&attrs, &key);
+	struct attr_value *value = TABLE_FIND(attrs, node_hash(&key));
 	__u64 time;
 
 	if (!value)
@@ -61,6 +55,7 @@ static __always_inline enum outcome attr_find(struct efuse_ctx *req, __u64 nodei
 	time = left(out->expires);
 	if (!time)
 		return EXPIRED;
+	TABLE_USED(req, value);
 	if (time != FOREVER) {
 		out->valid = time / 1000000000;
 		out->valid_nsec = time % 1000000000;
@@ -79,14 +74,21 @@ static __always_inline enum outcome attr_learn(struct efuse_ctx *req, __u64 node
 		.valid = valid,
 		.valid_nsec = valid_nsec,
 		.attr = *attr,
+		.tag = table_tag(node_hash(&key)),
+		.used = req->seq,
 	};
+	struct attr_value *place;
 
 	if (!value.seq)
 		return OVERLAP;
 	if (!value.expires)
 		return UNWANTED;
+	place = TABLE_PLACE(attrs, value.tag);
+	if (!place)
+		return UNFIT;
 	value.sum = SUM(&key, &value);
-	return bpf_map_update_elem(&attrs, &key, &value, BPF_ANY) ? UNFIT : LEARNT;
+	*place = value;
+	return LEARNT;
 }
 
 static __always_inline int attr_answer(struct efuse_ctx *req)
@@ -119,7 +121,7 @@ static __always_inline void attr_learn_reply(struct efuse_ctx *req)
 static __always_inline int statx_answer(struct efuse_ctx *req)
 {
 	struct node_key key = { .nodeid = req->nodeid, .caller = req->caller };
-	struct statx_value *value = bpf_map_lookup_elem(&statxs, &key);
+	struct statx_value *value = TABLE_FIND(statxs, node_hash(&key));
 	struct statx_value copy;
 	__u64 time;
 
@@ -132,6 +134,7 @@ static __always_inline int statx_answer(struct efuse_ctx *req)
 	time = left(copy.expires);
 	if (!time)
 		return verdict(req, EXPIRED);
+	TABLE_USED(req, value);
 	if (time != FOREVER) {
 		copy.out.attr_valid = time / 1000000000;
 		copy.out.attr_valid_nsec = time % 1000000000;
@@ -142,7 +145,13 @@ static __always_inline int statx_answer(struct efuse_ctx *req)
 static __always_inline void statx_learn(struct efuse_ctx *req)
 {
 	struct node_key key = { .nodeid = req->nodeid, .caller = req->caller };
-	struct statx_value value = { .seq = req->seq };
+	__u64 hash = node_hash(&key);
+	struct statx_value value = {
+		.seq = req->seq,
+		.tag = table_tag(hash),
+		.used = req->seq,
+	};
+	struct statx_value *place;
 
 	if (bpf_efuse_read_reply(req, 0, &value.out, sizeof(value.out)) != sizeof(value.out)) {
 		count(req, UNWANTED);
@@ -157,8 +166,14 @@ static __always_inline void statx_learn(struct efuse_ctx *req)
 		count(req, UNWANTED);
 		return;
 	}
+	place = TABLE_PLACE(statxs, hash);
+	if (!place) {
+		count(req, UNFIT);
+		return;
+	}
 	value.sum = SUM(&key, &value);
-	count(req, bpf_map_update_elem(&statxs, &key, &value, BPF_ANY) ? UNFIT : LEARNT);
+	*place = value;
+	count(req, LEARNT);
 }
 
 #endif /* EFUSE_ATTR_H */

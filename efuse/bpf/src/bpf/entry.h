@@ -24,15 +24,15 @@ struct entry_value {
 	__u32 valid_nsec;
 	/* A missing name that the daemon reported as an error, with no time to keep it */
 	__u32 error;
-	__u64 sum;
+	TABLE_VALUE;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
-	__type(key, struct entry_key);
-	__type(value, struct entry_value);
-} entries SEC(".maps");
+TABLE(entries, 65536, struct entry_value)
+
+static __always_inline __u64 entry_hash(const struct entry_key *key)
+{
+	return mix_words(0, (const __u64 *)key, sizeof(*key) / 8);
+}
 
 static __always_inline struct entry_key entry_key(struct efuse_ctx *req)
 {
@@ -48,7 +48,7 @@ static __always_inline struct entry_key entry_key(struct efuse_ctx *req)
 static __always_inline int entry_answer(struct efuse_ctx *req)
 {
 	struct entry_key key = entry_key(req);
-	struct entry_value *found = bpf_map_lookup_elem(&entries, &key);
+	struct entry_value *found = TABLE_FIND(entries, entry_hash(&key));
 	struct fuse_entry_out out = {};
 	struct entry_value value;
 	struct attr_value attr;
@@ -64,6 +64,7 @@ static __always_inline int entry_answer(struct efuse_ctx *req)
 	time = left(value.expires);
 	if (!time)
 		return verdict(req, EXPIRED);
+	TABLE_USED(req, found);
 	if (value.error)
 		return verdict(req, outcome_of(bpf_efuse_reply_error(req, -ENOENT, value.seq)));
 	if (time != FOREVER) {
@@ -89,13 +90,22 @@ static __always_inline int entry_answer(struct efuse_ctx *req)
 static __always_inline enum outcome entry_store(struct efuse_ctx *req, const struct entry_key *key,
 						struct entry_value *value)
 {
+	__u64 hash = entry_hash(key);
+	struct entry_value *place;
+
 	value->seq = req->seq;
 	if (!value->seq)
 		return OVERLAP;
 	if (!value->expires)
 		return UNWANTED;
+	place = TABLE_PLACE(entries, hash);
+	if (!place)
+		return UNFIT;
 	value->sum = SUM(key, value);
-	return bpf_map_update_elem(&entries, key, value, BPF_ANY) ? UNFIT : LEARNT;
+	value->tag = table_tag(hash);
+	value->used = value->seq;
+	*place = *value;
+	return LEARNT;
 }
 
 static __always_inline enum outcome entry_learn(struct efuse_ctx *req, const struct entry_key *key,

@@ -19,7 +19,10 @@ BEFORE(readlink, xattr_answer)
 BEFORE(readdirplus, list_advise)
 
 AFTER(lookup_after, list_learn_lookup)
-AFTER(create_after, entry_learn_reply)
+/*
+ * Not CREATE's: the file is open for writing, and what is known of it before it is
+ * closed does not outlive that.
+ */
 AFTER(mknod_after, entry_learn_reply)
 AFTER(mkdir_after, entry_learn_reply)
 AFTER(symlink_after, entry_learn_reply)
@@ -51,7 +54,6 @@ AFTER(readlink_after, xattr_learn)
 	.readlink = (void *)readlink, \
 	.readlink_after = (void *)readlink_after, \
 	.setattr_after = (void *)setattr_after, \
-	.create_after = (void *)create_after, \
 	.mknod_after = (void *)mknod_after, \
 	.mkdir_after = (void *)mkdir_after, \
 	.symlink_after = (void *)symlink_after, \

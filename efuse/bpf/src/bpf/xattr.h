@@ -6,7 +6,7 @@
 #ifndef EFUSE_XATTR_H
 #define EFUSE_XATTR_H
 
-#include "state.h"
+#include "table.h"
 
 #define XATTR_MAX   512
 #define XATTR_CHUNK 64
@@ -24,29 +24,16 @@ struct xattr_value {
 	/* 0, or the daemon's error as a positive number: there is no such attribute */
 	__u32 error;
 	__u32 size;
-	/* Over key, head and data; kept in front as the data have no fixed end */
-	__u64 sum;
 	__u8 data[XATTR_MAX];
+	TABLE_VALUE; /* the sum is over as much of the data as there is */
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 8192);
-	__type(key, struct xattr_key);
-	__type(value, struct xattr_value);
-} xattrs SEC(".maps");
+TABLE(xattrs, 8192, struct xattr_value)
 
-/*
- * Where a value is put together: too large for the stack. If a program is
- * preempted by another one here, the sum, which is kept on the stack, will not
- * match what ends up in the map.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct xattr_value);
-} xattr_scratch SEC(".maps");
+static __always_inline __u64 xattr_hash(const struct xattr_key *key)
+{
+	return mix_words(0, (const __u64 *)key, sizeof(*key) / 8);
+}
 
 static __always_inline struct xattr_key xattr_key(struct efuse_ctx *req)
 {
@@ -80,7 +67,7 @@ static __always_inline __u64 xattr_expiry(void)
 static __always_inline int xattr_answer(struct efuse_ctx *req)
 {
 	struct xattr_key key = xattr_key(req);
-	struct xattr_value *value = bpf_map_lookup_elem(&xattrs, &key);
+	struct xattr_value *value = TABLE_FIND(xattrs, xattr_hash(&key));
 	struct fuse_getxattr_in in = {};
 	struct fuse_getxattr_out out = {};
 	__u64 seq, expires, sum;
@@ -122,7 +109,10 @@ static __always_inline int xattr_answer(struct efuse_ctx *req)
 			break;
 		sum = mix(sum, ((const __u64 *)value->data)[i]);
 	}
-	return verdict(req, sum == value->sum ? ANSWERED : CHANGED);
+	if (sum != value->sum)
+		return verdict(req, CHANGED);
+	TABLE_USED(req, value);
+	return verdict(req, ANSWERED);
 }
 
 static __always_inline void xattr_learn(struct efuse_ctx *req)
@@ -130,7 +120,8 @@ static __always_inline void xattr_learn(struct efuse_ctx *req)
 	struct xattr_key key = xattr_key(req);
 	__u64 chunk[XATTR_CHUNK / 8];
 	__u64 expires = xattr_expiry();
-	__u32 zero = 0, error = 0, size = 0;
+	__u64 hash = xattr_hash(&key);
+	__u32 error = 0, size = 0;
 	struct xattr_value *value;
 	__u64 seq = req->seq, sum;
 
@@ -156,7 +147,7 @@ static __always_inline void xattr_learn(struct efuse_ctx *req)
 			return;
 		}
 	}
-	value = bpf_map_lookup_elem(&xattr_scratch, &zero);
+	value = TABLE_PLACE(xattrs, hash);
 	if (!value || size > XATTR_MAX) {
 		count(req, UNFIT);
 		return;
@@ -181,7 +172,9 @@ static __always_inline void xattr_learn(struct efuse_ctx *req)
 	value->error = error;
 	value->size = size;
 	value->sum = sum;
-	count(req, bpf_map_update_elem(&xattrs, &key, value, BPF_ANY) ? UNFIT : LEARNT);
+	value->tag = table_tag(hash);
+	value->used = seq;
+	count(req, LEARNT);
 }
 
 #endif /* EFUSE_XATTR_H */

@@ -72,7 +72,7 @@ const CHANNEL: [&str; 14] = [
 ];
 
 /// Maps whose entries are all there from the start, or are internal.
-const PLAIN: [&str; 2] = ["stats", "xattr_scratch"];
+const PLAIN: [&str; 1] = ["stats"];
 
 pub(crate) fn run(verb: &Show) -> Result<()> {
     let only = verb.mount.as_deref().map(Dev::of_mount).transpose()?;

@@ -13,6 +13,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::Random;
 
+/// After so many operations each process compares what it has and begins anew: folders that are
+/// renamed into each other go deeper than names reach, and would fill the file system up.
+const ROUND: u32 = 4000;
+
 /// Starts the processes and waits for them.
 pub(crate) fn run(
     mount: &Path,
@@ -43,6 +47,14 @@ pub(crate) fn run(
         failed == 0,
         "{failed} of {processes} processes saw a difference (seed {seed})"
     );
+    let entries = same_trees(mount, plain, seed)?;
+    Ok(format!(
+        "{processes} processes of {operations} operations, seed {seed}: no difference; {entries} entries in the end"
+    ))
+}
+
+/// Fails if two trees differ; how many entries they have.
+fn same_trees(mount: &Path, plain: &Path, seed: u64) -> Result<usize> {
     let (there, here) = (tree(mount)?, tree(plain)?);
     if let Some(path) = there
         .keys()
@@ -56,10 +68,7 @@ pub(crate) fn run(
             here.get(path)
         );
     }
-    Ok(format!(
-        "{processes} processes of {operations} operations, seed {seed}: no difference; {} entries in the end",
-        here.len()
-    ))
+    Ok(here.len())
 }
 
 /// Everything below a folder, with what must be equal.
@@ -102,6 +111,15 @@ pub(crate) fn work(
         fs::create_dir(side).with_context(|| side.display().to_string())?;
     }
     for number in 0..operations {
+        if number != 0 && number.is_multiple_of(ROUND) {
+            let [there, here] = &sides;
+            same_trees(there, here, seed)?;
+            for side in &sides {
+                fs::remove_dir_all(side)
+                    .and_then(|()| fs::create_dir(side))
+                    .with_context(|| side.display().to_string())?;
+            }
+        }
         let operation = Operation::pick(&mut random);
         let [there, here] = sides.each_ref().map(|side| {
             operation
