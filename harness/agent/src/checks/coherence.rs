@@ -9,13 +9,18 @@ use crate::error::AgentError;
 use crate::limit::Limit;
 use crate::process;
 
-const META: &str = "efuse-meta";
+/// Which system is also tried with a daemon that waits: policy, and what to look at.
+const WITH_DELAYS: &[(&str, &str, &str)] = &[
+    ("efuse-meta", r#""metadata""#, "race"),
+    ("efuse-cache", r#""cache", "--cache-size", "8""#, "data"),
+];
 const RACE_S: u32 = 8;
 const DATA_S: u32 = 12;
 /// Of the race with a daemon that waits.
 const DELAYED_S: u32 = 12;
 /// A daemon whose replies are late and overtake each other, behind programs that learn from all of
-/// them; the kernel's own caches are off, so that every look meets the programs.
+/// them, or a cache that fills from them; the kernel's own caches are off, so that every look
+/// meets the programs.
 const DELAYED: &str = r#"
 id = "delayed"
 title = "StackFS that waits, with programs"
@@ -24,7 +29,7 @@ command = [
     "stackfs", "{lower}", "{mountpoint}",
     "--device", "/dev/efuse", "--fstype", "efuse", "--workers", "{threads}",
     "--entry-timeout", "0", "--attr-timeout", "0", "--allow-other",
-    "--policy", "metadata", "--until-invalidated",
+    "--policy", @POLICY@, "--until-invalidated",
     "--delay-replies-us", "2000", "--delay-seed", "@SEED@",
 ]
 [ready]
@@ -47,16 +52,19 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         look("race", &race, format!("--seconds={RACE_S}"))?,
         look("data", &data, more(DATA_S))?,
     ];
-    if site.system == META {
+    if let Some((_, policy, verb)) = WITH_DELAYS.iter().find(|(id, ..)| *id == site.system) {
         let seed: u32 = rand::random();
-        let delayed = plugin("delayed", DELAYED.replace("@SEED@", &seed.to_string()))?;
+        let description = DELAYED
+            .replace("@POLICY@", policy)
+            .replace("@SEED@", &seed.to_string());
+        let delayed = plugin("delayed", description)?;
         let mut mounted = site.mount_with(&delayed, &site.context("delayed"))?;
-        let race = mounted.root().join("delayed");
-        fs::create_dir(&race).map_err(AgentError::io(&race, "create the folder"))?;
-        let raced = look("race", &race, more(DELAYED_S));
+        let folder = mounted.root().join("delayed");
+        fs::create_dir(&folder).map_err(AgentError::io(&folder, "create the folder"))?;
+        let looked = look(verb, &folder, more(DELAYED_S));
         mounted.alive()?;
         mounted.unmount()?;
-        said.push(format!("delayed by seed {seed}: {}", raced?));
+        said.push(format!("delayed by seed {seed}: {}", looked?));
     }
     Ok(said.join("; "))
 }
