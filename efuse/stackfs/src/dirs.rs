@@ -5,16 +5,17 @@ use efuse_abi::{DirentBuf, DirentPlusBuf, Errno, FopenFlags};
 use efuse_runtime::Opened;
 use std::sync::Arc;
 
+use crate::StackFs;
 use crate::files::OpenDir;
 use crate::table::lock;
-use crate::{StackFs, sys};
 
 impl StackFs {
     pub(crate) fn do_opendir(&self, node: u64, flags: i32) -> Result<Opened, Errno> {
-        let node = self.node(node)?;
-        let noatime = flags & libc::O_NOATIME;
-        let flags = libc::O_RDONLY | libc::O_DIRECTORY | noatime;
-        let fd = sys::openat(node.fd(), c".", flags, 0)?;
+        if self.unopened.get().is_some() {
+            // As for OPEN.
+            return Err(Errno::ENOSYS);
+        }
+        let fd = self.open_directory(node, flags & libc::O_NOATIME)?;
         let fh = self
             .dirs
             .insert(Arc::new(OpenDir::new(fd)), 0)
@@ -26,8 +27,13 @@ impl StackFs {
         })
     }
 
-    pub(crate) fn do_readdir(&self, arg: &ReadIn, out: &mut DirentBuf<'_>) -> Result<(), Errno> {
-        let dir = self.dirs.get(arg.fh).ok_or(Errno::EBADF)?;
+    pub(crate) fn do_readdir(
+        &self,
+        node: u64,
+        arg: &ReadIn,
+        out: &mut DirentBuf<'_>,
+    ) -> Result<(), Errno> {
+        let dir = self.directory(node, arg.fh, arg.flags as i32)?;
         let mut stream = lock(&dir.stream);
         stream.seek(dir.fd(), arg.offset)?;
         loop {
@@ -54,7 +60,7 @@ impl StackFs {
         arg: &ReadIn,
         out: &mut DirentPlusBuf<'_>,
     ) -> Result<(), Errno> {
-        let dir = self.dirs.get(arg.fh).ok_or(Errno::EBADF)?;
+        let dir = self.directory(node, arg.fh, arg.flags as i32)?;
         let mut stream = lock(&dir.stream);
         stream.seek(dir.fd(), arg.offset)?;
         loop {

@@ -1,12 +1,12 @@
 //! Open files: data, space, device control.
 
 use std::os::fd::RawFd;
-use std::sync::Arc;
 
 use efuse_abi::wire::{CopyFileRangeIn, FallocateIn, ReadIn, WriteIn};
 use efuse_abi::{Errno, WriteFlags};
 use efuse_runtime::{Context, Ioctl, IoctlReply, Opened};
 
+use crate::unopened::Handle;
 use crate::{StackFs, sys};
 
 const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
@@ -28,6 +28,10 @@ impl StackFs {
         flags: i32,
         kill_suidgid: bool,
     ) -> Result<Opened, Errno> {
+        if self.unopened.get().is_some() {
+            // Does not ask again.
+            return Err(Errno::ENOSYS);
+        }
         let node = self.node(node)?;
         let flags = Self::lower_flags(flags);
         let fd = if kill_suidgid {
@@ -48,9 +52,9 @@ impl StackFs {
     }
 
     #[inline]
-    pub(crate) fn do_read(&self, arg: &ReadIn, out: &mut [u8]) -> Result<usize, Errno> {
-        let direct = arg.flags as i32 & libc::O_DIRECT != 0;
-        let fd = self.files.for_data(arg.fh, direct)?;
+    pub(crate) fn do_read(&self, node: u64, arg: &ReadIn, out: &mut [u8]) -> Result<usize, Errno> {
+        let file = self.data(node, arg.fh, arg.flags as i32, false)?;
+        let fd = file.fd();
         let mut done = sys::pread(fd, out, arg.offset)?;
         // Less than asked for means end of file to the kernel above, but a signal or a boundary of
         // the lower file system may have cut it short.
@@ -72,23 +76,34 @@ impl StackFs {
         data: &[u8],
     ) -> Result<usize, Errno> {
         let flags = WriteFlags::from_bits_retain(arg.write_flags);
-        let open_flags = arg.flags as i32;
-        let from_cache = flags.contains(WriteFlags::CACHE);
-        let direct = open_flags & libc::O_DIRECT != 0 && !from_cache;
-        let fd = self.files.for_data(arg.fh, direct)?;
-        let append = open_flags & libc::O_APPEND != 0 && !from_cache;
+        // A page that is written back was written by whom nobody knows any more.
+        let open_flags = if flags.contains(WriteFlags::CACHE) {
+            0
+        } else {
+            arg.flags as i32
+        };
+        let file = self.data(node, arg.fh, open_flags, true)?;
+        let fd = file.fd();
+        let sync = file.sync_flags(open_flags);
         let write = || {
-            if append {
-                sys::append(fd, data)
+            if open_flags & libc::O_APPEND != 0 {
+                sys::append(fd, data, sync)
+            } else if sync != 0 {
+                sys::pwrite_with(fd, data, arg.offset, sync)
             } else {
                 sys::pwrite(fd, data, arg.offset)
             }
         };
-        if flags.contains(WriteFlags::KILL_SUIDGID) {
-            self.killing_set_id(cx, node, fd, write)
+        let written = if flags.contains(WriteFlags::KILL_SUIDGID) {
+            self.killing_set_id(cx, node, fd, write)?
         } else {
-            write()
+            write()?
+        };
+        if matches!(file, Handle::Kept(_)) && self.node(node)?.wants_flush {
+            // There is no FLUSH to do it or to give its error.
+            sys::flush(fd)?;
         }
+        Ok(written)
     }
 
     /// Does `change` so that it clears suid and sgid as an ordinary user's change does, and tells
@@ -123,7 +138,8 @@ impl StackFs {
         node: u64,
         arg: &FallocateIn,
     ) -> Result<(), Errno> {
-        let fd = self.files.descriptor(arg.fh)?;
+        let file = self.handle(node, arg.fh, true)?;
+        let fd = file.fd();
         let change = || sys::fallocate(fd, arg.mode, arg.offset, arg.length);
         // The request does not say whether set-id bits must go; ordinary users lose them.
         if cx.uid == 0 {
@@ -136,10 +152,14 @@ impl StackFs {
     pub(crate) fn do_copy_file_range(
         &self,
         cx: &Context<'_>,
+        node: u64,
         arg: &CopyFileRangeIn,
     ) -> Result<u64, Errno> {
-        let from = self.files.descriptor(arg.fh_in)?;
-        let to = self.files.descriptor(arg.fh_out)?;
+        let (source, target) = (
+            self.handle(node, arg.fh_in, false)?,
+            self.handle(arg.nodeid_out, arg.fh_out, true)?,
+        );
+        let (from, to) = (source.fd(), target.fd());
         let change = || {
             sys::copy_file_range((from, arg.off_in), (to, arg.off_out), arg.len)
                 .map(|len| len as u64)
@@ -153,7 +173,12 @@ impl StackFs {
 
     /// Inode flags and project ids, which chattr, lsattr and quota tools use; nothing else passes:
     /// most commands carry pointers or descriptors that mean nothing in the daemon.
-    pub(crate) fn do_ioctl(&self, ioctl: &Ioctl<'_>, out: &mut [u8]) -> Result<IoctlReply, Errno> {
+    pub(crate) fn do_ioctl(
+        &self,
+        node: u64,
+        ioctl: &Ioctl<'_>,
+        out: &mut [u8],
+    ) -> Result<IoctlReply, Errno> {
         const GETFLAGS: u32 = 0x8008_6601;
         const SETFLAGS: u32 = 0x4008_6602;
         const GETVERSION: u32 = 0x8008_7601;
@@ -169,12 +194,13 @@ impl StackFs {
             return Err(Errno::ENOTTY);
         }
         let fh = ioctl.arg.fh;
-        let dir;
+        let (dir, file);
         let fd = if ioctl.arg.flags & FLAG_DIR != 0 {
-            dir = self.dirs.get(fh).ok_or(Errno::EBADF)?;
-            Arc::as_ref(&dir).fd()
+            dir = self.directory(node, fh, 0)?;
+            dir.fd()
         } else {
-            self.files.descriptor(fh)?
+            file = self.handle(node, fh, false)?;
+            file.fd()
         };
         let mut argument = [0u8; 32];
         let len = ioctl.input.len().min(argument.len());

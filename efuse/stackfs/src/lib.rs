@@ -16,6 +16,7 @@ mod nodes;
 mod serve;
 mod sys;
 mod table;
+mod unopened;
 mod xattr;
 
 use std::collections::HashMap;
@@ -35,6 +36,9 @@ use files::{Dirs, Files};
 use nodes::{Key, Node, Nodes};
 use sys::FdPath;
 use table::{Table, lock};
+use unopened::Unopened;
+
+pub use unopened::{KEPT_DIRECTORIES, KEPT_FILES};
 
 /// How the file system behaves.
 #[derive(Clone, Debug)]
@@ -49,6 +53,8 @@ pub struct Options {
     pub posix_acl: bool,
     /// A debug knob: nobody but root is shown what is not a directory and belongs to others.
     pub own_only: bool,
+    /// The kernel opens files and directories without asking. Not with `passthrough` or `own_only`.
+    pub no_open: bool,
 }
 
 impl Default for Options {
@@ -59,6 +65,7 @@ impl Default for Options {
             passthrough: false,
             posix_acl: false,
             own_only: false,
+            no_open: false,
         }
     }
 }
@@ -108,6 +115,8 @@ pub struct StackFs {
     flush: Mutex<HashMap<u64, bool>>,
     connection: OnceLock<Connection>,
     passthrough: OnceLock<Passthrough>,
+    /// Set if the kernel opens without asking.
+    unopened: OnceLock<Unopened>,
 }
 
 impl std::fmt::Debug for StackFs {
@@ -153,15 +162,17 @@ impl StackFs {
             flush: Mutex::new(HashMap::from([(key.dev, wants_flush)])),
             connection: OnceLock::new(),
             passthrough: OnceLock::new(),
+            unopened: OnceLock::new(),
         })
     }
 
     /// Numbers of nodes and handles right now.
     pub fn statistics(&self) -> Statistics {
+        let (files, directories) = self.unopened.get().map_or((0, 0), Unopened::len);
         Statistics {
             nodes: self.nodes.len(),
-            files: self.files.len(),
-            directories: self.dirs.len(),
+            files: self.files.len() + files,
+            directories: self.dirs.len() + directories,
         }
     }
 

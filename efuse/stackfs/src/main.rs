@@ -160,6 +160,13 @@ struct Cli {
     /// 0 is it true, as the kernel's own caches are everybody's.
     #[arg(long, conflicts_with = "default_permissions")]
     own_only: bool,
+
+    /// Files and directories are opened and closed by the kernel alone. The daemon keeps up to 1024
+    /// files and 128 directories open that were used last, and opens others again, which it must
+    /// be able to do whatever their modes. For local file systems: where close has something to
+    /// do, each write does it. Implies --default-permissions. docs/conformance.md tells what differs.
+    #[arg(long, conflicts_with_all = ["passthrough", "own_only"])]
+    no_open: bool,
 }
 
 /// How requests come.
@@ -205,6 +212,7 @@ fn run(cli: Cli) -> Result<()> {
             passthrough: cli.passthrough,
             posix_acl: cli.posix_acl,
             own_only: cli.own_only,
+            no_open: cli.no_open,
         },
     )?);
     let max_write = (cli.max_write << 10) & !4095;
@@ -217,7 +225,8 @@ fn run(cli: Cli) -> Result<()> {
         fstype: cli.fstype,
         source: cli.source.display().to_string(),
         allow_other: cli.allow_other,
-        default_permissions: (cli.default_permissions || cli.allow_other) && !cli.own_only,
+        default_permissions: (cli.default_permissions || cli.allow_other || cli.no_open)
+            && !cli.own_only,
         max_read: max_write,
         ..MountOptions::new(&cli.mountpoint)
     })?;

@@ -66,10 +66,16 @@ impl StackFs {
         }
         if valid.contains(SetattrValid::SIZE) {
             let size = i64::try_from(arg.size).map_err(|_| Errno::EFBIG)?;
-            let fh = valid.contains(SetattrValid::FH).then_some(arg.fh);
-            let open = fh.and_then(|fh| self.files.descriptor(fh).ok());
-            let truncate = || match open {
-                Some(fd) => sys::ftruncate(fd, size),
+            let open = if valid.contains(SetattrValid::FH) {
+                self.handle(id, arg.fh, true).ok()
+            } else if size == 0 && self.unopened.get().is_some() {
+                // Probably O_TRUNC, which changes the times of an empty file; truncate(2) does not.
+                self.handle(id, 0, true).ok()
+            } else {
+                None
+            };
+            let truncate = || match &open {
+                Some(file) => sys::ftruncate(file.fd(), size),
                 None => sys::truncate(path.path(), size),
             };
             if valid.contains(SetattrValid::KILL_SUIDGID) {

@@ -3,12 +3,13 @@
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use efuse_abi::Errno;
 use efuse_abi::wire::{CreateIn, MkdirIn, MknodIn};
+use efuse_abi::{Errno, FopenFlags};
 use efuse_runtime::{Context, Entry, Opened};
 
 use crate::nodes::Key;
 use crate::sys::FdPath;
+use crate::unopened::Unopened;
 use crate::{StackFs, attr, sys};
 
 impl StackFs {
@@ -127,7 +128,7 @@ impl StackFs {
     ) -> Result<(Entry, Opened), Errno> {
         let dir = self.node(parent)?;
         let wanted = arg.flags as i32;
-        let flags = Self::lower_flags(wanted) | libc::O_CREAT | libc::O_EXCL;
+        let flags = self.creating_flags(wanted) | libc::O_CREAT | libc::O_EXCL;
         let created = {
             let _caller = self.baseline.act_as(cx.uid, cx.gid, arg.umask);
             sys::openat(dir.fd(), name, flags, arg.mode)
@@ -149,7 +150,7 @@ impl StackFs {
     ) -> Result<(Entry, Opened), Errno> {
         let dir = self.node(parent)?;
         let exclusive = arg.flags as i32 & libc::O_EXCL;
-        let flags = Self::lower_flags(arg.flags as i32) | libc::O_TMPFILE | exclusive;
+        let flags = self.creating_flags(arg.flags as i32) | libc::O_TMPFILE | exclusive;
         let fd = {
             let _caller = self.baseline.act_as(cx.uid, cx.gid, arg.umask);
             sys::openat(dir.fd(), c".", flags, arg.mode)?
@@ -157,11 +158,29 @@ impl StackFs {
         self.adopt_open(fd, flags & !libc::O_TMPFILE)
     }
 
+    /// What to create a file with for an opener with these flags.
+    fn creating_flags(&self, flags: i32) -> i32 {
+        if self.unopened.get().is_some() {
+            Unopened::creating(flags)
+        } else {
+            Self::lower_flags(flags)
+        }
+    }
+
     /// Makes a file that was created open known, without going by its name again.
     fn adopt_open(&self, fd: OwnedFd, flags: i32) -> Result<(Entry, Opened), Errno> {
         let pin = self.reopen(fd.as_raw_fd(), libc::O_PATH)?;
         let stat = sys::fstat(fd.as_raw_fd())?;
         let (node, id) = self.acquire(pin, &stat)?;
+        if let Some(unopened) = self.unopened.get() {
+            unopened.created(id.id, fd, flags);
+            let opened = Opened {
+                fh: 0,
+                flags: FopenFlags::KEEP_CACHE,
+                backing_id: 0,
+            };
+            return Ok((self.entry(id, &stat), opened));
+        }
         match self.register(&node, fd, flags) {
             Ok(opened) => Ok((self.entry(id, &stat), opened)),
             Err(errno) => {

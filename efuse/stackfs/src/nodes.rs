@@ -145,14 +145,14 @@ impl Nodes {
         Ok((node, node_id(id)))
     }
 
-    /// Takes `count` lookups back and drops the node when none is left.
-    pub(crate) fn release(&self, id: u64, count: u64) {
+    /// Takes `count` lookups back and drops the node when none is left. Whether it did.
+    pub(crate) fn release(&self, id: u64, count: u64) -> bool {
         if id == ROOT_ID {
-            return;
+            return false;
         }
         let Ok(node) = self.get(id) else {
             eprintln!("stackfs: FORGET for node {id:#x}, which is not known");
-            return;
+            return false;
         };
         let mut ids = lock(self.shard(node.key));
         let before = node.lookups.load(Ordering::Relaxed);
@@ -165,6 +165,7 @@ impl Nodes {
             ids.remove(&node.key);
             self.table.remove(id);
         }
+        left == 0
     }
 }
 

@@ -14,14 +14,23 @@ use efuse_runtime::{
 };
 
 use crate::backing::Passthrough;
+use crate::unopened::Unopened;
 use crate::{StackFs, attr, sys};
 
 const FSYNC_FDATASYNC: u32 = 1;
 
 impl FileSystem for StackFs {
     fn init(&self, negotiation: &mut Negotiation, connection: &Connection) -> Result<(), Errno> {
-        negotiation.wanted |= InitFlags::ATOMIC_O_TRUNC
-            | InitFlags::DONT_MASK
+        const NO_OPEN: InitFlags = InitFlags::NO_OPEN_SUPPORT.union(InitFlags::NO_OPENDIR_SUPPORT);
+        if self.options.no_open && negotiation.offered.contains(NO_OPEN) {
+            negotiation.wanted |= NO_OPEN;
+            // INIT comes once, so the cell is empty.
+            let _ = self.unopened.set(Unopened::new());
+        } else {
+            // Without OPEN there is nobody to truncate but SETATTR.
+            negotiation.wanted |= InitFlags::ATOMIC_O_TRUNC;
+        }
+        negotiation.wanted |= InitFlags::DONT_MASK
             | InitFlags::HANDLE_KILLPRIV_V2
             | InitFlags::SETXATTR_EXT
             | InitFlags::DIRECT_IO_ALLOW_MMAP;
@@ -38,7 +47,7 @@ impl FileSystem for StackFs {
                     negotiation.wanted |= InitFlags::PASSTHROUGH;
                     // Depth 1: backing files lie on a file system that is not stacked itself.
                     negotiation.max_stack_depth = 1;
-                    // INIT comes once, so the cell is empty.
+                    // As above.
                     let _ = self.passthrough.set(Passthrough::new(files.clone()));
                 }
                 _ => eprintln!(
@@ -70,7 +79,11 @@ impl FileSystem for StackFs {
     }
 
     fn forget(&self, node: u64, count: u64) {
-        self.nodes.release(node, count);
+        if self.nodes.release(node, count)
+            && let Some(unopened) = self.unopened.get()
+        {
+            unopened.forget(node);
+        }
     }
 
     fn getattr(
@@ -209,11 +222,11 @@ impl FileSystem for StackFs {
     fn read(
         &self,
         _: &Context<'_>,
-        _node: u64,
+        node: u64,
         arg: &ReadIn,
         out: &mut [u8],
     ) -> Result<usize, Errno> {
-        self.do_read(arg, out)
+        self.do_read(node, arg, out)
     }
 
     fn write(
@@ -227,6 +240,10 @@ impl FileSystem for StackFs {
     }
 
     fn flush(&self, _: &Context<'_>, _node: u64, arg: &FlushIn) -> Result<(), Errno> {
+        if self.unopened.get().is_some() {
+            // What a file system below does on close is done with each write.
+            return Err(Errno::ENOSYS);
+        }
         sys::flush(self.files.descriptor(arg.fh)?)
     }
 
@@ -234,11 +251,9 @@ impl FileSystem for StackFs {
         self.do_release(arg.fh);
     }
 
-    fn fsync(&self, _: &Context<'_>, _node: u64, arg: &FsyncIn) -> Result<(), Errno> {
-        sys::fsync(
-            self.files.descriptor(arg.fh)?,
-            arg.fsync_flags & FSYNC_FDATASYNC != 0,
-        )
+    fn fsync(&self, _: &Context<'_>, node: u64, arg: &FsyncIn) -> Result<(), Errno> {
+        let file = self.handle(node, arg.fh, false)?;
+        sys::fsync(file.fd(), arg.fsync_flags & FSYNC_FDATASYNC != 0)
     }
 
     fn opendir(&self, _: &Context<'_>, node: u64, flags: u32) -> Result<Opened, Errno> {
@@ -248,11 +263,11 @@ impl FileSystem for StackFs {
     fn readdir(
         &self,
         _: &Context<'_>,
-        _node: u64,
+        node: u64,
         arg: &ReadIn,
         out: &mut DirentBuf<'_>,
     ) -> Result<(), Errno> {
-        self.do_readdir(arg, out)
+        self.do_readdir(node, arg, out)
     }
 
     fn readdirplus(
@@ -269,8 +284,8 @@ impl FileSystem for StackFs {
         self.dirs.remove(arg.fh);
     }
 
-    fn fsyncdir(&self, _: &Context<'_>, _node: u64, arg: &FsyncIn) -> Result<(), Errno> {
-        let dir = self.dirs.get(arg.fh).ok_or(Errno::EBADF)?;
+    fn fsyncdir(&self, _: &Context<'_>, node: u64, arg: &FsyncIn) -> Result<(), Errno> {
+        let dir = self.directory(node, arg.fh, 0)?;
         sys::fsync(dir.fd(), arg.fsync_flags & FSYNC_FDATASYNC != 0)
     }
 
@@ -319,28 +334,28 @@ impl FileSystem for StackFs {
     fn ioctl(
         &self,
         _: &Context<'_>,
-        _node: u64,
+        node: u64,
         ioctl: &Ioctl<'_>,
         out: &mut [u8],
     ) -> Result<IoctlReply, Errno> {
-        self.do_ioctl(ioctl, out)
+        self.do_ioctl(node, ioctl, out)
     }
 
     fn fallocate(&self, cx: &Context<'_>, node: u64, arg: &FallocateIn) -> Result<(), Errno> {
         self.do_fallocate(cx, node, arg)
     }
 
-    fn lseek(&self, _: &Context<'_>, _node: u64, arg: &LseekIn) -> Result<u64, Errno> {
-        let fd = self.files.descriptor(arg.fh)?;
-        sys::lseek(fd, arg.offset as i64, arg.whence as i32)
+    fn lseek(&self, _: &Context<'_>, node: u64, arg: &LseekIn) -> Result<u64, Errno> {
+        let file = self.handle(node, arg.fh, false)?;
+        sys::lseek(file.fd(), arg.offset as i64, arg.whence as i32)
     }
 
     fn copy_file_range(
         &self,
         cx: &Context<'_>,
-        _node: u64,
+        node: u64,
         arg: &CopyFileRangeIn,
     ) -> Result<u64, Errno> {
-        self.do_copy_file_range(cx, arg)
+        self.do_copy_file_range(cx, node, arg)
     }
 }

@@ -167,16 +167,22 @@ pub(crate) fn pwrite(fd: RawFd, data: &[u8], offset: u64) -> Result<usize, Errno
     ))
 }
 
-/// Writes at the end of the file, wherever that is by then.
-pub(crate) fn append(fd: RawFd, data: &[u8]) -> Result<usize, Errno> {
+/// Writes at `offset` with `RWF_*` flags.
+pub(crate) fn pwrite_with(fd: RawFd, data: &[u8], offset: u64, flags: i32) -> Result<usize, Errno> {
     let slice = std::io::IoSlice::new(data);
+    let offset = offset as i64;
     call!(libc::pwritev2(
         fd,
         (&raw const slice).cast(),
         1,
-        0,
-        libc::RWF_APPEND
+        offset,
+        flags
     ))
+}
+
+/// Writes at the end of the file, wherever that is by then.
+pub(crate) fn append(fd: RawFd, data: &[u8], flags: i32) -> Result<usize, Errno> {
+    pwrite_with(fd, data, 0, flags | libc::RWF_APPEND)
 }
 
 pub(crate) fn fsync(fd: RawFd, data_only: bool) -> Result<(), Errno> {

@@ -5,6 +5,7 @@ mod common;
 use std::fs::{self, File};
 use std::io::{BufRead, Read};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
@@ -109,7 +110,16 @@ fn lookup_counts_return_to_the_root() {
     if !can_mount() {
         return;
     }
-    for options in [&[][..], &["--passthrough"], &["--entry-timeout", "0"]] {
+    let no_open = &["--no-open"];
+    for options in [
+        &[][..],
+        &["--passthrough"],
+        &["--entry-timeout", "0"],
+        no_open,
+    ] {
+        // The root stays known, and with it what it was listed by.
+        let directories = usize::from(options == no_open);
+        let all_gone = format!("stackfs: nodes 1 files 0 directories {directories}\n");
         let mut mounted = Mounted::start(options);
         let mut log = mounted.stderr();
         for dir in 0..10 {
@@ -146,7 +156,7 @@ fn lookup_counts_return_to_the_root() {
              exec 3> dir4/gone; rm dir4/gone; echo late >&3");
         loop {
             let (nodes, line) = count(&mounted, &mut log);
-            if line == "stackfs: nodes 1 files 0 directories 0\n" {
+            if line == all_gone {
                 break;
             }
             assert!(
@@ -158,6 +168,67 @@ fn lookup_counts_return_to_the_root() {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+#[test]
+fn without_open_few_files_are_kept_open() {
+    const FILES: usize = 2 * efuse_stackfs::KEPT_FILES;
+    if !can_mount() {
+        return;
+    }
+    let mut mounted = Mounted::start(&["--no-open"]);
+    let mut log = mounted.stderr();
+    let open_below = |mounted: &Mounted| {
+        let folder = format!("/proc/{}/fd", mounted.daemon.id());
+        let opened = |fd: std::io::Result<fs::DirEntry>| {
+            // An O_PATH descriptor of a node has 010000000 in its flags.
+            let fd = fd.expect("a descriptor").file_name();
+            let info = format!("/proc/{}/fdinfo/{}", mounted.daemon.id(), fd.display());
+            let info = fs::read_to_string(info).unwrap_or_default();
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+            flags.is_some_and(|octal| {
+                let flags = i32::from_str_radix(octal.trim(), 8).expect("octal");
+                flags & libc::O_PATH == 0
+            })
+        };
+        fs::read_dir(folder)
+            .expect("descriptors")
+            .map(opened)
+            .filter(|&is| is)
+            .count()
+    };
+    let before = open_below(&mounted);
+    // This test has as many open as the daemon would, and a system's usual limit may be 1024.
+    efuse_stackfs::raise_descriptor_limit();
+    let path = |n: usize| mounted.mountpoint.join(format!("file{n}"));
+    let files: Vec<File> = (0..FILES)
+        .map(|n| {
+            let mut options = File::options();
+            options.read(true).write(true).create_new(true);
+            options.open(path(n)).expect("create")
+        })
+        .collect();
+    // Nobody can open it by name any more, and it has to be opened again.
+    fs::remove_file(path(0)).expect("unlink");
+    for (n, file) in files.iter().enumerate() {
+        file.write_all_at(format!("content {n}").as_bytes(), 0)
+            .expect("write");
+    }
+    assert!(open_below(&mounted) <= before + efuse_stackfs::KEPT_FILES);
+    fs::write("/proc/sys/vm/drop_caches", "1").expect("drop caches");
+    for (n, file) in files.iter().enumerate() {
+        let mut content = vec![0; 40];
+        let size = file.read_at(&mut content, 0).expect("read");
+        assert_eq!(content[..size], *format!("content {n}").as_bytes());
+        if n > 0 {
+            let below = mounted.lower.join(format!("file{n}"));
+            assert_eq!(fs::read(below).expect("read"), content[..size]);
+        }
+    }
+    let (_, line) = count(&mounted, &mut log);
+    let kept = format!("files {}", efuse_stackfs::KEPT_FILES);
+    assert!(line.contains(&kept), "{line}");
+    drop(files);
 }
 
 #[test]
@@ -199,11 +270,14 @@ fn bad_starts_are_explained_in_one_message() {
 
 #[test]
 fn direct_io_and_its_odd_cases() {
-    use std::os::unix::fs::{FileExt, OpenOptionsExt};
-    if !can_mount() {
-        return;
+    if can_mount() {
+        direct_io(&[]);
+        direct_io(&["--no-open"]);
     }
-    let mounted = Mounted::start(&[]);
+}
+
+fn direct_io(options: &[&str]) {
+    let mounted = Mounted::start(options);
     let path = mounted.mountpoint.join("direct");
     let mut options = File::options();
     options

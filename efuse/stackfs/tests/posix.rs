@@ -514,11 +514,12 @@ fn compare(battery: fn(&mut Transcript<'_>), options: &[&str]) {
     assert_eq!(plain.len(), mounted_lines.len());
 }
 
-const SETTINGS: [&[&str]; 4] = [
+const SETTINGS: [&[&str]; 5] = [
     &[],
     &["--passthrough"],
     &["--entry-timeout", "0", "--attr-timeout", "0"],
     &["--posix-acl", "--workers", "1"],
+    &["--no-open"],
 ];
 
 #[test]
@@ -534,7 +535,7 @@ fn data_behave_as_below() {
 #[test]
 fn clearing_append_behaves_as_below() {
     // Passthrough apart: the kernel's backing file keeps the flag it was opened with.
-    for options in [SETTINGS[0], SETTINGS[2], SETTINGS[3]] {
+    for options in [SETTINGS[0], SETTINGS[2], SETTINGS[3], SETTINGS[4]] {
         compare(append_cleared, options);
     }
 }
@@ -549,7 +550,7 @@ fn attributes_behave_as_below() {
 #[test]
 fn users_are_treated_as_below() {
     // Passthrough apart: there root's writes clear set-id bits, too (docs/conformance.md).
-    for options in [SETTINGS[0], SETTINGS[2], SETTINGS[3]] {
+    for options in [SETTINGS[0], SETTINGS[2], SETTINGS[3], SETTINGS[4]] {
         compare(users, options);
     }
 }

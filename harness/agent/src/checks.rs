@@ -85,6 +85,7 @@ const OURS: &[&str] = &[
     "efuse-bare",
     "extfuse",
     "efuse-meta",
+    "efuse-meta-noopen",
     "efuse-passthrough",
     "efuse-cache",
     "efuse-cache-backed",

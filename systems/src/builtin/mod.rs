@@ -9,8 +9,8 @@ use crate::System;
 pub use ext4::Ext4;
 pub use libfuse::Libfuse;
 pub use stackfs::{
-    EFUSE, EFUSE_BARE, EFUSE_CACHE, EFUSE_CACHE_BACKED, EFUSE_META, EFUSE_PASSTHROUGH,
-    EFUSE_PRELIM, EXTFUSE, FUSE, FUSE_PASSTHROUGH, FUSE_URING, RFUSE, StackFs,
+    EFUSE, EFUSE_BARE, EFUSE_CACHE, EFUSE_CACHE_BACKED, EFUSE_META, EFUSE_META_NOOPEN,
+    EFUSE_PASSTHROUGH, EFUSE_PRELIM, EXTFUSE, FUSE, FUSE_PASSTHROUGH, FUSE_URING, RFUSE, StackFs,
 };
 
 /// Every built-in system, in the order of tables and charts.
@@ -25,6 +25,7 @@ pub fn all() -> Vec<Box<dyn System>> {
         Box::new(EFUSE_BARE),
         Box::new(EXTFUSE),
         Box::new(EFUSE_META),
+        Box::new(EFUSE_META_NOOPEN),
         Box::new(EFUSE_PASSTHROUGH),
         Box::new(EFUSE_CACHE),
         Box::new(EFUSE_CACHE_BACKED),

@@ -87,6 +87,16 @@ pub const EFUSE_META: StackFs = StackFs {
     features: &[KernelFeature::EfuseBpf],
 };
 
+/// The same, and files and directories are opened and closed without a request.
+pub const EFUSE_META_NOOPEN: StackFs = StackFs {
+    id: "efuse-meta-noopen",
+    title: "StackFS on eFUSE, metadata answered in the kernel, opening without the daemon",
+    device: "/dev/efuse",
+    fs_type: "efuse",
+    options: &["--policy", "metadata", "--until-invalidated", "--no-open"],
+    features: &[KernelFeature::EfuseBpf],
+};
+
 /// Modules 2 and 3 with data always from and to the backing file.
 pub const EFUSE_PASSTHROUGH: StackFs = StackFs {
     id: "efuse-passthrough",
