@@ -13,7 +13,7 @@ default:
 # before: tests unify other features, and polars would be compiled twice.
 [private]
 build:
-    @test -n "${EFUSE_BUILT:-}" || cargo build --release --quiet --locked -p efuse-bpf -p efuse-eval -p efuse-metaload -p efuse-stackfs -p efuse-kernel -p efuse-report
+    @test -n "${EFUSE_BUILT:-}" || cargo build --release --quiet --locked -p efuse-bpf -p efuse-eval -p efuse-hostile -p efuse-metaload -p efuse-stackfs -p efuse-kernel -p efuse-report
 
 # Evaluate: `just eval quick`, `just eval all`, `just eval --help`.
 eval *ARGS: build

@@ -269,6 +269,7 @@ pub(crate) fn dispatch<F: FileSystem>(
                 Ok(reply) if reply.len <= limit => {
                     head.push(&IoctlOut {
                         result: reply.result,
+                        flags: reply.flags,
                         ..IoctlOut::default()
                     });
                     Outcome::Reply(reply.len)

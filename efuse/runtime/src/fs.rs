@@ -115,6 +115,8 @@ pub struct Ioctl<'a> {
 pub struct IoctlReply {
     /// What `ioctl(2)` returns.
     pub result: i32,
+    /// `FUSE_IOCTL_*`; a file system has none to set, as only character devices may ask for more.
+    pub flags: u32,
     /// Bytes in the buffer for the caller.
     pub len: usize,
 }

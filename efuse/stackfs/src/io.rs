@@ -208,6 +208,10 @@ impl StackFs {
         let result = sys::ioctl(fd, command, &mut argument)?;
         let len = out.len().min(argument.len());
         out[..len].copy_from_slice(&argument[..len]);
-        Ok(IoctlReply { result, len })
+        Ok(IoctlReply {
+            result,
+            flags: 0,
+            len,
+        })
     }
 }

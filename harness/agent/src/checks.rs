@@ -14,6 +14,8 @@ mod direct;
 mod fsx;
 mod hostile;
 mod module;
+mod noopen;
+mod odd;
 mod outside;
 mod phases;
 mod pjdfstest;
@@ -161,6 +163,18 @@ pub const ALL: &[Check] = &[
         title: "programs attached to unmodified daemons: same tree, hits, FORGETs, detached under load",
         applies: Applies::Only(&["efuse-bare"]),
         run: outside::run,
+    },
+    Check {
+        name: "no-open",
+        title: "without OPEN and RELEASE data go to the daemon whatever programs choose, and are right",
+        applies: Applies::Only(&["efuse-bare"]),
+        run: noopen::run,
+    },
+    Check {
+        name: "odd",
+        title: "daemons that decide by groups, write late or change files by ioctl look the same with programs",
+        applies: Applies::Only(&["efuse-bare"]),
+        run: odd::run,
     },
     Check {
         name: "differential",

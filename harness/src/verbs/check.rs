@@ -54,12 +54,13 @@ const MAX_AGAIN: u32 = 3;
 
 /// Programs that some checks use: test suites and other people's daemons where they are
 /// installed, and our own.
-const SUITES: [&str; 10] = [
+const SUITES: [&str; 11] = [
     "pjdfstest",
     "fsx",
     "efuse",
     "efuse-coherence",
     "efuse-hostile",
+    "efuse-odd",
     "passthrough_ll",
     "sshfs",
     "/usr/lib/openssh/sftp-server",

@@ -1,0 +1,172 @@
+//! A daemon that lets the kernel open by itself: nobody asks it to open or close, data go to it
+//! although programs could choose, and both sides show the same.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use efuse_bpf::{Dev, data_counts};
+use efuse_probes::kernel::Probes;
+use efuse_systems::Mounted;
+
+use super::{Site, Trouble, fail, plugin};
+use crate::error::AgentError;
+use crate::measure;
+use crate::sys::{self, Drop as Caches};
+
+/// All have programs for data, which need files that the daemon opened in a certain way.
+const POLICIES: [&str; 2] = ["prelim", "cache"];
+const FILES: usize = 40;
+const BYTES: usize = 20_000;
+const PAGE: usize = 4096;
+const ROUNDS: usize = 3;
+/// What no daemon is sent that has said once that it need not be.
+const NEVER: [&str; 5] = ["OPEN", "RELEASE", "OPENDIR", "RELEASEDIR", "FLUSH"];
+
+pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
+    site.unmount()?;
+    let mut said = Vec::new();
+    for policy in POLICIES {
+        let text = format!(
+            "id = \"noopen\"\ntitle = \"StackFS\"\nfs_type = \"efuse\"\n\
+             command = [\"stackfs\", \"{{lower}}\", \"{{mountpoint}}\", \"--device\", \
+             \"/dev/efuse\", \"--fstype\", \"efuse\", \"--allow-other\", \"--no-open\", \
+             \"--policy\", \"{policy}\", \"--until-invalidated\", \"--cache-size\", \"8\"]\n\
+             [ready]\nline = \"ready\"\n[needs]\ndevices = [\"/dev/efuse\"]\n"
+        );
+        let mounted = site.mount_with(&plugin("noopen", text)?, &site.context("noopen"))?;
+        said.push(one(site, policy, &mounted).map_err(|trouble| trouble.of(policy))?);
+        mounted.unmount()?;
+    }
+    site.mount()?;
+    Ok(said.join("; "))
+}
+
+fn one(site: &Site<'_>, policy: &str, mounted: &Mounted) -> Result<String, Trouble> {
+    let there = mounted.root().join(policy);
+    let below = site.lower.join(policy);
+    let io = |action: &'static str| AgentError::io(&there, action);
+    fs::create_dir(&there).map_err(io("create the folder"))?;
+    let dev = Dev::of_mount(mounted.root())?;
+    // Asked once each.
+    let first = there.join("first");
+    fs::write(&first, "x").map_err(io("write into"))?;
+    fs::read(&first).map_err(io("read from"))?;
+    fs::read_dir(&there).map_err(io("list"))?.count();
+
+    let before = data_counts(dev)?;
+    let probes = Probes::attach(measure::connection(mounted))?;
+    probes.start(std::process::id(), mounted.daemon_pid())?;
+    for round in 0..ROUNDS {
+        for n in 0..FILES {
+            let name = format!("f{n}");
+            let wanted = change(&there.join(&name), round, n).map_err(io("change a file of"))?;
+            for path in [there.join(&name), below.join(&name)] {
+                let seen = fs::read(&path).map_err(AgentError::io(&path, "read"))?;
+                if seen != wanted {
+                    return fail(format!(
+                        "{} has {} bytes after round {round} that are not the {} written",
+                        path.display(),
+                        seen.len(),
+                        wanted.len()
+                    ));
+                }
+            }
+        }
+        let names = [&there, &below].map(|folder| list(folder));
+        match names {
+            [Ok(above), Ok(below)] if above == below && above.len() > FILES => {}
+            other => return fail(format!("lists after round {round}: {other:?}")),
+        }
+        // Then data come from the daemon again, and inodes are forgotten.
+        sys::drop_caches(Caches::All)?;
+    }
+    probes.pause()?;
+    let requests = probes.requests()?;
+    let of = |opcode: &str| -> u64 {
+        let of = requests.iter().filter(|r| r.opcode == opcode);
+        of.map(|r| r.crossings).sum()
+    };
+    for opcode in NEVER {
+        if of(opcode) > 0 {
+            return fail(format!("the daemon was sent {} {opcode}", of(opcode)));
+        }
+    }
+    let (reads, writes) = (of("READ"), of("WRITE"));
+    if reads < (ROUNDS * FILES) as u64 || writes < (ROUNDS * FILES) as u64 {
+        return fail(format!("the daemon had {reads} READ and {writes} WRITE"));
+    }
+    let after = data_counts(dev)?;
+    let count = |name: &str| {
+        let of = |counts: &std::collections::BTreeMap<String, u64>| {
+            counts.get(name).copied().unwrap_or_default()
+        };
+        of(&after) - of(&before)
+    };
+    // Nothing else is right for a file whose data are in the page cache above.
+    for name in [
+        "read_backing",
+        "read_cache",
+        "write_backing",
+        "write_cache",
+        "read_miss",
+    ] {
+        if count(name) > 0 {
+            return fail(format!("{} {name} of files without a handle", count(name)));
+        }
+    }
+    if count("read_no_backing") == 0 {
+        return fail("nobody would have chosen a path for data");
+    }
+    Ok(format!(
+        "{policy}: {} files changed {ROUNDS} times, {reads} READ and {writes} WRITE, none of {}",
+        FILES,
+        NEVER.join(", ")
+    ))
+}
+
+fn list(folder: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+    let names = fs::read_dir(folder)?.map(|item| item.map(|item| item.file_name()));
+    let mut names = names.collect::<io::Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
+}
+
+/// Memory for direct I/O.
+#[repr(align(4096))]
+struct Page([u8; PAGE]);
+
+/// Writes a file anew, behind its end, in its middle, and directly. What is in it then.
+fn change(path: &Path, round: usize, n: usize) -> io::Result<Vec<u8>> {
+    let byte = |at: usize| (at * 7 + round * 31 + n * 13) as u8;
+    let mut wanted: Vec<u8> = (0..BYTES).map(byte).collect();
+    // Truncates it, from the second round on.
+    fs::write(path, &wanted)?;
+    let mut file = File::options().append(true).open(path)?;
+    // Wherever it stands, it is written at the end.
+    file.seek(SeekFrom::Start(5))?;
+    file.write_all(b"appended")?;
+    wanted.extend_from_slice(b"appended");
+    drop(file);
+    let file = File::options().read(true).write(true).open(path)?;
+    file.write_all_at(b"middle", 4090)?;
+    wanted[4090..4096].copy_from_slice(b"middle");
+    let mut direct = OpenOptions::new();
+    direct
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_DIRECT | libc::O_DSYNC);
+    let mut direct = direct.open(path)?;
+    let mut page = Page([byte(1); PAGE]);
+    direct.write_all_at(&page.0, PAGE as u64)?;
+    wanted[PAGE..2 * PAGE].copy_from_slice(&page.0);
+    direct.read_exact(&mut page.0)?;
+    if page.0 != wanted[..PAGE] {
+        return Err(io::Error::other("a direct read gives other bytes"));
+    }
+    let size = wanted.len() - n;
+    file.set_len(size as u64)?;
+    wanted.truncate(size);
+    Ok(wanted)
+}

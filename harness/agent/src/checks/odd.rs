@@ -1,0 +1,91 @@
+//! The project's `efuse-odd`, daemons that do what few do and all may: programs must not change what
+//! callers see of them.
+
+mod control;
+mod groups;
+mod late;
+
+use std::path::{Path, PathBuf};
+
+use efuse_bpf::{Attachment, Dev, Policy, Tunables, attached_to, data_counts};
+use efuse_systems::Mounted;
+
+use super::{Site, Trouble, fail, plugin};
+
+pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
+    let said = [
+        groups::run(site).map_err(|trouble| trouble.of("by groups"))?,
+        late::run(site).map_err(|trouble| trouble.of("late writes"))?,
+        control::run(site).map_err(|trouble| trouble.of("device control"))?,
+    ];
+    Ok(said.join("; "))
+}
+
+/// A mount of one of the daemons.
+struct Odd {
+    mounted: Mounted,
+    dev: Dev,
+}
+
+impl Odd {
+    fn mount(site: &Site<'_>, mode: &str, options: &[&str]) -> Result<Odd, Trouble> {
+        let words: Vec<String> = options.iter().map(|word| format!(", {word:?}")).collect();
+        let text = format!(
+            "id = \"odd\"\ntitle = \"efuse-odd\"\nfs_type = \"efuse\"\nbackground = false\n\
+             command = [\"efuse-odd\", \"{mode}\", \"{{mountpoint}}\"{}]\n\
+             [ready]\nline = \"ready\"\n[needs]\ndevices = [\"/dev/efuse\"]\n",
+            words.concat()
+        );
+        let mounted = site.mount_with(&plugin("odd", text)?, &site.context("odd"))?;
+        let dev = Dev::of_mount(mounted.root())?;
+        Ok(Odd { mounted, dev })
+    }
+
+    fn root(&self) -> &Path {
+        self.mounted.root()
+    }
+
+    fn file(&self, n: u32) -> PathBuf {
+        self.root().join(format!("f{n}"))
+    }
+
+    /// Programs that believe what they learnt until it changes, for as long as the result is kept.
+    fn attach(&self, policy: &str) -> Result<Attachment, Trouble> {
+        let tunables = Tunables {
+            until_invalidated: true,
+            cache_bytes: (policy == "cache").then_some(1 << 20),
+            ..Tunables::default()
+        };
+        Ok(Policy::load(policy, self.dev, &tunables)?.attach()?)
+    }
+
+    /// Requests that no daemon saw: answered from maps, or by the kernel as a program had before.
+    fn answered(&self) -> Result<u64, Trouble> {
+        let counts = attached_to(self.dev)?.counts()?;
+        let by_programs: u64 = counts.values().map(|counts| counts.answered).sum();
+        let kept: u64 = data_counts(self.dev)?
+            .iter()
+            .filter(|(name, _)| name.starts_with("kept_"))
+            .map(|(_, n)| n)
+            .sum();
+        Ok(by_programs + kept)
+    }
+
+    /// Does something that programs have to answer a part of, or its result would say nothing.
+    fn answering<T>(
+        &self,
+        what: &str,
+        work: impl FnOnce() -> Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
+        let before = self.answered()?;
+        let result = work()?;
+        if self.answered()? == before {
+            return fail(format!("{what}: the daemon was asked each time"));
+        }
+        Ok(result)
+    }
+
+    fn unmount(self) -> Result<(), Trouble> {
+        Ok(self.mounted.unmount()?)
+    }
+}
