@@ -257,7 +257,11 @@ void __efuse_after(struct efuse_conn *ec, struct fuse_mount *fm,
 	struct efuse_call call;
 	u64 child, seq;
 
-	/* IOCTL sends its arguments again if the daemon wants more of them */
+	/*
+	 * Who sends the same arguments again begins anew, or what it changes
+	 * would be noted once. Mainline's IOCTL does so, for CUSE alone, which
+	 * is not in this module.
+	 */
 	args->efuse.asked = false;
 	if (!args->efuse.seq && !rcu_access_pointer(ec->ops))
 		return;

@@ -129,7 +129,12 @@ fn the_examples_work() {
     let registry = efuse_systems::Registry::load(Some(&folder))
         .unwrap()
         .with_bins(bins());
-    for id in ["bindfs", "bindfs-background", "passthrough-ll-efuse"] {
+    for id in [
+        "bindfs",
+        "bindfs-background",
+        "fuse-noopen",
+        "passthrough-ll-efuse",
+    ] {
         match registry.availability(id, Place::Host) {
             None => live(registry.get(id).unwrap(), &fixture),
             Some(reason) => skip(&format!("{id}: {reason}")),

@@ -21,6 +21,8 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     Ok(said.join("; "))
 }
 
+const GETATTR: u32 = 3;
+
 /// A mount of one of the daemons.
 struct Odd {
     mounted: Mounted,
@@ -71,18 +73,30 @@ impl Odd {
         Ok(by_programs + kept)
     }
 
-    /// Does something that programs have to answer a part of, or its result would say nothing.
-    fn answering<T>(
+    /// The same of GETATTR alone.
+    fn attributes_answered(&self) -> Result<u64, Trouble> {
+        let counts = attached_to(self.dev)?.counts()?;
+        let by_programs = counts.get(&GETATTR).map_or(0, |counts| counts.answered);
+        let kept = data_counts(self.dev)?.get("kept_getattr").copied();
+        Ok(by_programs + kept.unwrap_or_default())
+    }
+
+    /// Does something during which so many GETATTR have to be answered, or its result would say
+    /// nothing of the answers.
+    fn answering(
         &self,
-        what: &str,
-        work: impl FnOnce() -> Result<T, Trouble>,
-    ) -> Result<T, Trouble> {
-        let before = self.answered()?;
-        let result = work()?;
-        if self.answered()? == before {
-            return fail(format!("{what}: the daemon was asked each time"));
+        at_least: usize,
+        work: impl FnOnce() -> Result<(), Trouble>,
+    ) -> Result<(), Trouble> {
+        let before = self.attributes_answered()?;
+        work()?;
+        let answered = self.attributes_answered()? - before;
+        if answered < at_least as u64 {
+            return fail(format!(
+                "{answered} GETATTR were answered, not {at_least} or more"
+            ));
         }
-        Ok(result)
+        Ok(())
     }
 
     fn unmount(self) -> Result<(), Trouble> {

@@ -20,6 +20,8 @@ const LARGEST: u64 = 1 << 20;
 
 /// `_IOW('o', 1, u64)`: cuts or extends the file.
 const SET_SIZE: u32 = 0x4008_6f01;
+/// `_IOW('o', 3, u64)`: writes this byte all over the file.
+const FILL: u32 = 0x4008_6f03;
 /// `_IO('o', 2)`: makes the file a byte longer, and asks for more arguments.
 const GROW_AND_RETRY: u32 = 0x6f02;
 const GETFLAGS: u32 = 0x8008_6601;
@@ -70,6 +72,9 @@ impl File {
             0o444
         };
         Attr {
+            // So young that reading would not change it on a file system with relatime: programs
+            // then believe in attributes after a READ.
+            atime: self.changed.as_secs() + 1,
             mtime: self.changed.as_secs(),
             mtimensec: self.changed.subsec_nanos(),
             ..attributes(node, libc::S_IFREG | mode, self.content.len() as u64)
@@ -232,6 +237,13 @@ impl FileSystem for Files {
             SET_SIZE => {
                 let size = ioctl.input.try_into().map_err(|_| Errno::EINVAL)?;
                 file.set_size(u64::from_ne_bytes(size))?;
+            }
+            FILL => {
+                let &[byte, ..] = ioctl.input else {
+                    return Err(Errno::EINVAL);
+                };
+                file.content.fill(byte);
+                file.changed();
             }
             GROW_AND_RETRY => {
                 let size = file.content.len() as u64;

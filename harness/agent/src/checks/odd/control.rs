@@ -6,22 +6,28 @@ use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
+use efuse_bpf::data_counts;
 use nix::errno::Errno;
 
 use super::super::{Site, Trouble, fail};
 use super::Odd;
 use crate::error::AgentError;
 
-/// As in `efuse-odd`: `_IOW('o', 1, u64)` and `_IO('o', 2)`.
+/// As in `efuse-odd`: `_IOW('o', 1, u64)`, `_IO('o', 2)`, and `_IOW('o', 3, u64)`.
 const SET_SIZE: libc::Ioctl = 0x4008_6f01;
 const GROW_AND_RETRY: libc::Ioctl = 0x6f02;
+const FILL: libc::Ioctl = 0x4008_6f03;
 const BYTES: u64 = 40_000;
 /// Of each file.
-const SIZES: [u64; 6] = [1234, 4096, 39_999, 0, 8192, 100];
+const SIZES: [u64; 6] = [1234, 4096, 39_999, 0, 100, 20_000];
 const LOOKS: usize = 3;
 /// `FS_IMMUTABLE_FL`
 const IMMUTABLE: libc::c_int = 0x10;
 
+/// Bytes that a file is filled with.
+const FILLS: [u64; 3] = [0x11, 0xee, 0x77];
+/// Of a file in each case: sizes, contents, flags, and requests for more arguments.
+const CHANGES: usize = SIZES.len() + FILLS.len() + 2 + LOOKS;
 /// Options of the daemon, and the policy: one that answers each look, the kernel's own use of what
 /// was answered, and data that are cached as well.
 const CASES: [(&[&str], &str); 3] = [
@@ -45,19 +51,24 @@ pub(super) fn run(site: &Site<'_>) -> Result<String, Trouble> {
         let odd = Odd::mount(site, "ioctl", options)?;
         let programs = odd.attach(policy)?;
         let path = odd.file(0);
-        odd.answering("looks between device control", || {
+        odd.answering(CHANGES * (LOOKS - 1), || {
             cut(&path)?;
+            fill(&path)?;
             flags(&path)?;
             retry(&path)
         })
         .map_err(|trouble| trouble.of(&format!("policy {policy}, {options:?}")))?;
+        let cached = data_counts(odd.dev)?.get("read_cache").copied();
+        if policy == "cache" && cached.is_none_or(|n| n < FILLS.len() as u64) {
+            return fail(format!("{cached:?} reads were served by the cache"));
+        }
         drop(programs);
         odd.unmount()?;
     }
     Ok(format!(
         "sizes, data, modes and extended attributes are right after {} changes by ioctl; one that \
          wants more arguments is sent once and fails",
-        CASES.len() * (SIZES.len() + 2)
+        CASES.len() * CHANGES
     ))
 }
 
@@ -117,6 +128,31 @@ fn cut(path: &Path) -> Result<(), Trouble> {
             ));
         }
         before = now;
+    }
+    Ok(())
+}
+
+/// A file gets other content of the same size. Who read it before reads what is new before anything
+/// else tells the kernel.
+fn fill(path: &Path) -> Result<(), Trouble> {
+    let file = File::open(path).map_err(AgentError::io(path, "open"))?;
+    let size = look(path)?.size as usize;
+    let mut content = vec![0; size];
+    let mut read = || {
+        let done = file.read_exact_at(&mut content, 0);
+        done.map_err(AgentError::io(path, "read"))?;
+        Ok::<_, Trouble>(content.clone())
+    };
+    for byte in FILLS {
+        for _ in 0..LOOKS {
+            read()?;
+        }
+        // SAFETY: the command reads the number behind the pointer.
+        let result = unsafe { libc::ioctl(file.as_raw_fd(), FILL, &raw const byte) };
+        Errno::result(result).map_err(|e| Trouble::Fail(format!("fill: {e}")))?;
+        if read()? != vec![byte as u8; size] || look(path)?.content != read()? {
+            return fail(format!("the file does not have {byte:#x} all over"));
+        }
     }
     Ok(())
 }

@@ -73,7 +73,7 @@ pub(super) fn run(site: &Site<'_>) -> Result<String, Trouble> {
                 }
                 Ok(())
             };
-            odd.answering("after one caller filled the maps", || {
+            odd.answering(SETS.len(), || {
                 scope.spawn(one_by_one).join().expect("no panic in it")
             })
         })?;

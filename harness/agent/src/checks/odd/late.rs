@@ -24,9 +24,7 @@ pub(super) fn run(site: &Site<'_>) -> Result<String, Trouble> {
         // One descriptor of several is closed: FLUSH and no RELEASE. Then the last one is.
         for (n, last) in [(0, false), (1, true)] {
             let path = odd.file(n);
-            let done = odd.answering("stat of a file that is open for writing", || {
-                rounds(&path, last)
-            });
+            let done = odd.answering(ROUNDS as usize * (LOOKS - 1), || rounds(&path, last));
             done.map_err(|trouble| {
                 let which = if last { "the last" } else { "one" };
                 trouble.of(&format!("{which} descriptor closed, {options:?}"))
