@@ -8,8 +8,9 @@ use std::path::Path;
 
 use efuse_bpf::{Dev, data_counts};
 use efuse_probes::kernel::Probes;
-use efuse_systems::Mounted;
+use efuse_systems::{MountContext, Mounted};
 
+use super::odd::Odd;
 use super::{Site, Trouble, fail, plugin};
 use crate::error::AgentError;
 use crate::measure;
@@ -28,19 +29,59 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     site.unmount()?;
     let mut said = Vec::new();
     for policy in POLICIES {
-        let text = format!(
-            "id = \"noopen\"\ntitle = \"StackFS\"\nfs_type = \"efuse\"\n\
+        let system = plugin("noopen", stackfs(policy))?;
+        let mounted = site.mount_with(&system, &site.context("noopen"))?;
+        said.push(one(site, policy, &mounted).map_err(|trouble| trouble.of(policy))?);
+        mounted.unmount()?;
+    }
+    said.push(late_below(site).map_err(|trouble| trouble.of("late writes below"))?);
+    site.mount()?;
+    Ok(said.join("; "))
+}
+
+/// The daemon, by its description.
+fn stackfs(policy: &str) -> String {
+    format!(
+        "id = \"noopen\"\ntitle = \"StackFS\"\nfs_type = \"efuse\"\n\
              command = [\"stackfs\", \"{{lower}}\", \"{{mountpoint}}\", \"--device\", \
              \"/dev/efuse\", \"--fstype\", \"efuse\", \"--allow-other\", \"--no-open\", \
              \"--policy\", \"{policy}\", \"--until-invalidated\", \"--cache-size\", \"8\"]\n\
              [ready]\nline = \"ready\"\n[needs]\ndevices = [\"/dev/efuse\"]\n"
-        );
-        let mounted = site.mount_with(&plugin("noopen", text)?, &site.context("noopen"))?;
-        said.push(one(site, policy, &mounted).map_err(|trouble| trouble.of(policy))?);
-        mounted.unmount()?;
+    )
+}
+
+/// Over a file system that takes what was written when a file is closed: nobody tells the daemon of
+/// that, so it closes for each write.
+fn late_below(site: &Site<'_>) -> Result<String, Trouble> {
+    const BYTES: u64 = 5000;
+    let odd = Odd::mount(site, "flush", &[])?;
+    let context = MountContext {
+        lower: odd.root().to_owned(),
+        ..site.context("noopen")
+    };
+    let mounted = site.mount_with(&plugin("noopen", stackfs("cache"))?, &context)?;
+    let path = mounted.root().join("f0");
+    let open = File::options().append(true).open(&path);
+    let mut file = open.map_err(AgentError::io(&path, "open"))?;
+    for n in 1..=3 {
+        let written = file.write_all(&[b'x'; BYTES as usize]);
+        written.map_err(AgentError::io(&path, "write"))?;
+        for place in [&path, &odd.file(0)] {
+            let status = fs::metadata(place).map_err(AgentError::io(place, "stat"))?;
+            if status.len() != n * BYTES {
+                return fail(format!(
+                    "{} has {} bytes of {} written",
+                    place.display(),
+                    status.len(),
+                    n * BYTES
+                ));
+            }
+        }
     }
-    site.mount()?;
-    Ok(said.join("; "))
+    drop(file);
+    mounted.unmount()?;
+    odd.unmount()?;
+    Ok("what is written is taken by a file system below that waits for close".to_owned())
 }
 
 fn one(site: &Site<'_>, policy: &str, mounted: &Mounted) -> Result<String, Trouble> {

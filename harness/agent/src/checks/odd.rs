@@ -24,13 +24,13 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
 const GETATTR: u32 = 3;
 
 /// A mount of one of the daemons.
-struct Odd {
+pub(super) struct Odd {
     mounted: Mounted,
     dev: Dev,
 }
 
 impl Odd {
-    fn mount(site: &Site<'_>, mode: &str, options: &[&str]) -> Result<Odd, Trouble> {
+    pub(super) fn mount(site: &Site<'_>, mode: &str, options: &[&str]) -> Result<Odd, Trouble> {
         let words: Vec<String> = options.iter().map(|word| format!(", {word:?}")).collect();
         let text = format!(
             "id = \"odd\"\ntitle = \"efuse-odd\"\nfs_type = \"efuse\"\nbackground = false\n\
@@ -43,11 +43,11 @@ impl Odd {
         Ok(Odd { mounted, dev })
     }
 
-    fn root(&self) -> &Path {
+    pub(super) fn root(&self) -> &Path {
         self.mounted.root()
     }
 
-    fn file(&self, n: u32) -> PathBuf {
+    pub(super) fn file(&self, n: u32) -> PathBuf {
         self.root().join(format!("f{n}"))
     }
 
@@ -99,7 +99,7 @@ impl Odd {
         Ok(())
     }
 
-    fn unmount(self) -> Result<(), Trouble> {
+    pub(super) fn unmount(self) -> Result<(), Trouble> {
         Ok(self.mounted.unmount()?)
     }
 }
