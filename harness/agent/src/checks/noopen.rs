@@ -18,10 +18,10 @@ use crate::sys::{self, Drop as Caches};
 
 /// All have programs for data, which need files that the daemon opened in a certain way.
 const POLICIES: [&str; 2] = ["prelim", "cache"];
-const FILES: usize = 40;
+const FILES: usize = 30;
 const BYTES: usize = 20_000;
 const PAGE: usize = 4096;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 2;
 /// What no daemon is sent that has said once that it need not be.
 const NEVER: [&str; 5] = ["OPEN", "RELEASE", "OPENDIR", "RELEASEDIR", "FLUSH"];
 
