@@ -44,6 +44,7 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     let folder = site.agent.folder().to_owned();
     let config = folder.join("fsx.toml");
     fs::write(&config, CONFIG).map_err(AgentError::io(&config, "write"))?;
+    let steps = STEPS.saturating_mul(site.effort);
     for seed in SEEDS {
         let name = format!("fsx{seed}");
         let done = process::run(
@@ -52,7 +53,7 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
                 .arg(&config)
                 .arg("-P")
                 .arg(&folder)
-                .args(["-N", &STEPS.to_string(), "-S", &seed.to_string()])
+                .args(["-N", &steps.to_string(), "-S", &seed.to_string()])
                 .arg(site.root.join(&name)),
             site.limit,
         )?;
@@ -73,5 +74,5 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     sys::drop_caches(Caches::Pages)?;
     let below = crate::compare::digests(&site.lower, &names, site.limit)?;
     crate::compare::same(site.system, &names, &through, &below)?;
-    Ok(format!("{} x {STEPS} steps, seeds {SEEDS:?}", SEEDS.len()))
+    Ok(format!("{} x {steps} steps, seeds {SEEDS:?}", SEEDS.len()))
 }
