@@ -23,6 +23,7 @@ mod posix;
 mod programs;
 mod requests;
 mod users;
+mod verify;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -199,6 +200,12 @@ pub const ALL: &[Check] = &[
         title: "locality comes and goes, and the chosen path with it within two rounds",
         applies: Applies::Only(&["efuse-prelim"]),
         run: phases::run,
+    },
+    Check {
+        name: "verify",
+        title: "fio verifies what it wrote while the file is cut, mapped and read by others",
+        applies: Applies::Every,
+        run: verify::run,
     },
     Check {
         name: "fsx",
