@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use efuse_model::environment::Place;
+use serde::{Deserialize, Serialize};
 
 use crate::catalogue;
 use crate::suggest;
@@ -119,10 +120,15 @@ pub struct GuestOptions {
     /// What executes the guest; auto takes KVM if it works here.
     #[arg(long, value_enum, default_value_t = AccelName::Auto)]
     pub accel: AccelName,
+    /// The distribution's kernel, or the one of `kernel debug` with KASAN, lockdep and more: far
+    /// slower (all time limits are six times as long), built in tens of minutes the first time.
+    #[arg(long, value_enum, default_value_t = KernelName::Distribution)]
+    pub kernel: KernelName,
     /// Processors of the guest [default: 2; 1 with --deterministic].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub vcpus: Option<u32>,
-    /// Memory of the guest, MiB [default: the device's size if it is in RAM, and 1 GiB].
+    /// Memory of the guest, MiB [default: the device's size if it is in RAM, and 1 GiB; half as
+    /// much again with the debug kernel].
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(512..))]
     pub memory: Option<u32>,
     /// Let the guest's time count instructions of 2^SHIFT ns each, on one emulated
@@ -179,6 +185,34 @@ impl From<AccelName> for efuse_guest::AccelRequest {
             AccelName::Auto => Self::Auto,
             AccelName::Kvm => Self::Kvm,
             AccelName::Tcg => Self::Tcg,
+        }
+    }
+}
+
+/// `--kernel`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelName {
+    /// The distribution's cloud kernel, and the module built for it.
+    #[default]
+    Distribution,
+    /// The one that checks itself, with the series in its tree.
+    Debug,
+}
+
+impl KernelName {
+    /// For leaving it out of stored shapes where it is the default.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// About how many times as long as under the distribution's kernel everything may take.
+    #[must_use]
+    pub const fn patience(self) -> u32 {
+        match self {
+            Self::Distribution => 1,
+            Self::Debug => 6,
         }
     }
 }

@@ -8,7 +8,7 @@ use efuse_model::environment::Place;
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::{self, Catalogue};
-use crate::cli::{AccelName, PlaceOptions};
+use crate::cli::{AccelName, KernelName, PlaceOptions};
 use crate::outside;
 use crate::session::Opener;
 use crate::session::host::{HostOpener, HostOptions};
@@ -31,6 +31,9 @@ pub struct GuestShape {
     /// Time counts instructions, with this shift.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub icount_shift: Option<u8>,
+    /// Which kernel it boots.
+    #[serde(default, skip_serializing_if = "KernelName::is_default")]
+    pub kernel: KernelName,
 }
 
 /// Processors of a guest where nothing else is said.
@@ -40,9 +43,12 @@ impl GuestShape {
     /// From the command line and the device.
     ///
     /// # Errors
-    /// If the deterministic mode is asked for with what it cannot have.
+    /// If the deterministic mode or the debug kernel is asked for with what it cannot have.
     pub fn new(options: &PlaceOptions, device: &Device) -> Result<Self> {
         let guest = &options.guest;
+        if !guest.kernel.is_default() && Place::from(options.place) != Place::Vm {
+            bail!("the debug kernel runs in a guest only: leave --place at vm");
+        }
         if guest.deterministic.is_some() {
             let refuse = |what: &str| -> Result<Self> {
                 bail!("--deterministic counts the instructions of one emulated processor; {what}")
@@ -68,7 +74,13 @@ impl GuestShape {
             }
             _ => 0,
         };
-        let derived = u32::try_from(in_ram + BASE_MEMORY_MIB).unwrap_or(u32::MAX);
+        let plain = in_ram + BASE_MEMORY_MIB;
+        let derived = match guest.kernel {
+            KernelName::Distribution => plain,
+            // KASAN keeps a byte for every eight, and freed objects for a while.
+            KernelName::Debug => plain + plain / 2,
+        };
+        let derived = u32::try_from(derived).unwrap_or(u32::MAX);
         Ok(Self {
             vcpus: match (guest.vcpus, guest.deterministic) {
                 (Some(n), _) => n,
@@ -84,6 +96,7 @@ impl GuestShape {
             }
             .to_owned(),
             icount_shift: guest.deterministic,
+            kernel: guest.kernel,
         })
     }
 
@@ -156,6 +169,7 @@ pub fn opener(
                     memory_mib: shape.memory_mib,
                     accel: shape.accel()?,
                     icount_shift: shape.icount_shift,
+                    kernel: shape.kernel,
                     disk_bytes: match device {
                         Device::Virtio { size_bytes } => Some(*size_bytes),
                         _ => None,
@@ -230,6 +244,7 @@ mod tests {
             place: PlaceName::Vm,
             guest: GuestOptions {
                 accel: AccelName::Tcg,
+                kernel: KernelName::Distribution,
                 vcpus: None,
                 memory,
                 deterministic: None,
@@ -261,6 +276,7 @@ mod tests {
                 place: PlaceName::Vm,
                 guest: GuestOptions {
                     accel: AccelName::Auto,
+                    kernel: KernelName::Distribution,
                     vcpus: None,
                     memory: None,
                     deterministic: Some(2),
@@ -287,13 +303,37 @@ mod tests {
     #[test]
     fn a_shape_is_kept_with_the_run() {
         let dir = tempfile::tempdir().unwrap();
-        let shape = shape(
+        let mut shape = shape(
             &Device::Brd {
                 size_bytes: 1 << 30,
             },
             None,
         );
-        shape.store(dir.path()).unwrap();
-        assert_eq!(GuestShape::read(dir.path()).unwrap(), shape);
+        for kernel in [KernelName::Distribution, KernelName::Debug] {
+            shape.kernel = kernel;
+            shape.store(dir.path()).unwrap();
+            assert_eq!(GuestShape::read(dir.path()).unwrap(), shape);
+        }
+    }
+
+    #[test]
+    fn the_debug_kernel_gets_more_memory_and_runs_in_a_guest_only() {
+        let brd = Device::Brd {
+            size_bytes: 1 << 30,
+        };
+        let mut options = PlaceOptions {
+            place: PlaceName::Vm,
+            guest: GuestOptions {
+                accel: AccelName::Tcg,
+                kernel: KernelName::Debug,
+                vcpus: None,
+                memory: None,
+                deterministic: None,
+            },
+        };
+        assert_eq!(GuestShape::new(&options, &brd).unwrap().memory_mib, 3072);
+        options.place = PlaceName::Host;
+        let why = GuestShape::new(&options, &brd).unwrap_err().to_string();
+        assert!(why.contains("--place"), "{why}");
     }
 }

@@ -14,7 +14,8 @@ use crate::error::KernelError;
 /// target/kernel/lock            held while anything below changes
 ///               current.json    the kernel in use
 ///               deb/            the packages as downloaded
-///               <version>/      unpacked: source/ headers/ image/, and the module's build/
+///               <version>/      unpacked: source/ headers/ image/, the module's build/, and the
+///                               debug kernel's debug/
 /// ```
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -77,6 +78,12 @@ impl Layout {
     #[must_use]
     pub fn patches(&self) -> PathBuf {
         self.root.join("kernel/patches")
+    }
+
+    /// The debug kernel's configuration, as far as it is not `allnoconfig`'s.
+    #[must_use]
+    pub fn debug_config(&self) -> PathBuf {
+        self.root.join("kernel/debug.config")
     }
 
     /// Our own source files.

@@ -124,6 +124,27 @@ pub enum KernelError {
         /// What might be the reason, or empty.
         hint: String,
     },
+    /// What a whole kernel's build needs is not installed.
+    #[error("building a kernel needs what is not installed: apt-get install {packages}")]
+    MissingPackages {
+        /// The Debian packages, separated by blanks.
+        packages: String,
+    },
+    /// Lines of the debug kernel's configuration did not come into effect.
+    #[error(
+        "these lines of kernel/debug.config are not in effect (a dependency of theirs is off, or \
+         the kernel has no such option):\n{lines}"
+    )]
+    Configuration {
+        /// The lines.
+        lines: String,
+    },
+    /// The debug kernel does not compile.
+    #[error("the debug kernel does not build:\n{messages}")]
+    Kernel {
+        /// What make and the compiler said.
+        messages: String,
+    },
     /// The given folder is no kernel tree the series fits.
     #[error("{} is no Linux {series} source tree: {why}", path.display(), series = crate::SERIES)]
     NotATree {

@@ -65,6 +65,12 @@ impl Packages {
         self.folder.join("build")
     }
 
+    /// Where the debug kernel is built: the whole source, its build and what comes of it.
+    #[must_use]
+    pub fn debug(&self) -> PathBuf {
+        self.folder.join("debug")
+    }
+
     /// Whether it was unpacked to the end, by this version of the tool.
     fn is_unpacked(&self) -> bool {
         fs::read_to_string(self.folder.join("format")).is_ok_and(|text| text == UNPACKED_FORMAT)
@@ -299,6 +305,32 @@ fn find_deb(folder: &Path, name: &str, version: &str) -> Option<PathBuf> {
         })
 }
 
+/// The whole source of a fetched kernel, in `into`; fetches the package again if it is gone. Needs
+/// the lock.
+///
+/// # Errors
+/// When the package cannot be had or unpacked.
+pub fn whole_source(
+    layout: &Layout,
+    packages: &Packages,
+    into: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<(), KernelError> {
+    if into.is_dir() {
+        return Ok(());
+    }
+    let debs = download(layout, &packages.selection, progress)?;
+    let source = &debs[0];
+    progress("unpacking the whole kernel source (1.7 GB)");
+    let partial = into.with_extension("partial");
+    cache::remove_tree(&partial)?;
+    untar_source(source, &partial, &[])?;
+    if !partial.join("scripts/kconfig/Makefile").is_file() {
+        return Err(layout_error(source, "scripts/kconfig/Makefile"));
+    }
+    fs::rename(&partial, into).map_err(KernelError::io("rename", &partial))
+}
+
 /// Unpacks into a folder that gets its final name when all is in it.
 fn unpack(
     packages: &Packages,
@@ -374,28 +406,16 @@ fn unpack_image(deb: &Path, into: &Path, release: &str) -> Result<(), KernelErro
     command::output(depmod.arg("-b").arg(into).arg(release)).map(|_| ())
 }
 
-/// Of 1.5 GB of source, `fs/fuse`, the protocol's header and the top Makefile.
+/// Of 1.7 GB of source, `fs/fuse`, the protocol's header and the top Makefile.
 fn unpack_source(deb: &Path, into: &Path) -> Result<(), KernelError> {
-    fs::create_dir_all(into).map_err(KernelError::io("create", into))?;
-    let (dpkg, tar) = (
-        command::find("dpkg-deb", "dpkg")?,
-        command::find("tar", "tar")?,
-    );
-    command::find("xz", "xz-utils")?;
-    // A shell, because these are four programs in a pipeline of which each can fail.
-    let script = r#"set -o pipefail
-        "$0" --fsys-tarfile "$2" |
-        "$1" -xO --wildcards './usr/src/linux-source-*.tar.xz' |
-        xz -T0 -dc |
-        "$1" -x -C "$3" --strip-components=1 --no-same-owner --wildcards \
-            'linux-source-*/fs/fuse/*' \
-            'linux-source-*/include/uapi/linux/fuse.h' \
-            --no-wildcards-match-slash 'linux-source-*/Makefile'"#;
-    let mut pipeline: Command = command::new(command::find("bash", "bash")?);
-    pipeline
-        .args(["-c", script])
-        .args([dpkg.as_path(), tar.as_path(), deb, into]);
-    command::output(&mut pipeline)?;
+    let some = [
+        "--wildcards",
+        "linux-source-*/fs/fuse/*",
+        "linux-source-*/include/uapi/linux/fuse.h",
+        "--no-wildcards-match-slash",
+        "linux-source-*/Makefile",
+    ];
+    untar_source(deb, into, &some)?;
     for what in [
         "fs/fuse/dev.c",
         "fs/fuse/Makefile",
@@ -407,6 +427,30 @@ fn unpack_source(deb: &Path, into: &Path) -> Result<(), KernelError> {
         }
     }
     Ok(())
+}
+
+/// Unpacks the archive inside the source package, or of it what `members` tell tar.
+fn untar_source(deb: &Path, into: &Path, members: &[&str]) -> Result<(), KernelError> {
+    fs::create_dir_all(into).map_err(KernelError::io("create", into))?;
+    let (dpkg, tar) = (
+        command::find("dpkg-deb", "dpkg")?,
+        command::find("tar", "tar")?,
+    );
+    command::find("xz", "xz-utils")?;
+    // A shell, because these are four programs in a pipeline of which each can fail.
+    let script = r#"set -o pipefail
+        dpkg=$0 tar=$1 deb=$2 into=$3
+        shift 3
+        "$dpkg" --fsys-tarfile "$deb" |
+        "$tar" -xO --wildcards './usr/src/linux-source-*.tar.xz' |
+        xz -T0 -dc |
+        "$tar" -x -C "$into" --strip-components=1 --no-same-owner "$@""#;
+    let mut pipeline: Command = command::new(command::find("bash", "bash")?);
+    pipeline
+        .args(["-c", script])
+        .args([dpkg.as_path(), tar.as_path(), deb, into])
+        .args(members);
+    command::output(&mut pipeline).map(drop)
 }
 
 fn layout_error(deb: &Path, what: &str) -> KernelError {

@@ -8,11 +8,13 @@
 //! cached under `<root>/target/kernel/`; a second call works offline and builds only what changed.
 //!
 //! The same composed source goes into any 6.12 tree ([`tree`]) or onto the running kernel
-//! ([`host`]). [`edit`] turns the patches into commits and back.
+//! ([`host`]). [`debug`] builds a whole kernel with it that checks itself. [`edit`] turns the
+//! patches into commits and back.
 
 pub mod apt;
 pub mod cache;
 pub mod command;
+pub mod debug;
 pub mod diff;
 pub mod edit;
 pub mod error;
@@ -37,7 +39,7 @@ pub const SERIES: &str = "6.12";
 pub struct Artifacts {
     /// What `uname -r` says on that kernel, such as `6.12.117+deb12-cloud-amd64`.
     pub release: String,
-    /// The compressed kernel image.
+    /// The kernel image: compressed, or an ELF file with a PVH entry.
     pub vmlinuz: PathBuf,
     /// `.../lib/modules/<release>`, with the dependency lists that `modprobe` needs.
     pub modules_dir: PathBuf,
@@ -63,6 +65,18 @@ pub fn ensure(root: &Path, progress: &mut dyn FnMut(&str)) -> Result<Artifacts, 
     let _lock = cache::lock(&layout, progress)?;
     let packages = fetch::ensure(&layout, progress)?;
     module::ensure(&layout, &packages, progress)
+}
+
+/// Makes sure that the debug kernel ([`debug`]) is there and up to date. The first time that takes
+/// tens of minutes, after a change of the module's source less than one.
+///
+/// # Errors
+/// As [`ensure`]; also when `kernel/debug.config` cannot be brought into effect.
+pub fn ensure_debug(root: &Path, progress: &mut dyn FnMut(&str)) -> Result<Artifacts, KernelError> {
+    let layout = cache::Layout::new(root)?;
+    let _lock = cache::lock(&layout, progress)?;
+    let packages = fetch::ensure(&layout, progress)?;
+    debug::ensure(&layout, &packages, progress)
 }
 
 /// Looks for a newer kernel than the one in use, and makes it the one in use.

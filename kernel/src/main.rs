@@ -34,6 +34,8 @@ enum Verb {
     Save(verbs::save::Args),
     /// Build for the running kernel and load the module into it
     Host,
+    /// Build the kernel that checks itself (KASAN, lockdep ...) with the series in its tree
+    Debug,
     /// Remove what was built
     Clean(verbs::clean::Args),
 }
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Edit(args) => verbs::edit::run(root, &args),
         Verb::Save(args) => verbs::save::run(root, &args),
         Verb::Host => verbs::host::run(root),
+        Verb::Debug => verbs::debug::run(root),
         Verb::Clean(args) => verbs::clean::run(root, &args),
     };
     match result {

@@ -5,8 +5,10 @@
 //! the module is the one of the last build.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 
 use crate::Artifacts;
@@ -160,17 +162,10 @@ impl Job<'_> {
             command::find(&compiler, "build-essential")?;
         }
         cache::sync_sources(self.folder, self.sources)?;
-        let mut command = command::new(make);
-        for name in FOREIGN {
-            command.env_remove(name);
-        }
-        let jobs = thread::available_parallelism().map_or(1, usize::from);
+        let mut command = make_in(make, self.headers);
         command
-            .arg("-C")
-            .arg(self.headers)
             .arg(format!("M={}", self.folder.display()))
-            .args(["CONFIG_EFUSE_FS=m", "--no-print-directory"])
-            .arg(format!("-j{jobs}"))
+            .arg("CONFIG_EFUSE_FS=m")
             .arg("modules");
         let mut lines = Vec::new();
         let status = command::stream(&mut command, &mut |line| lines.push(line.to_owned()))?;
@@ -239,6 +234,21 @@ impl Job<'_> {
             })
             .collect()
     }
+}
+
+/// A make of a kernel's build in `folder`, on all processors, steered by nothing around us.
+pub(crate) fn make_in(make: impl AsRef<OsStr>, folder: &Path) -> Command {
+    let mut command = command::new(make);
+    for name in FOREIGN {
+        command.env_remove(name);
+    }
+    let jobs = thread::available_parallelism().map_or(1, usize::from);
+    command
+        .arg("-C")
+        .arg(folder)
+        .arg("--no-print-directory")
+        .arg(format!("-j{jobs}"));
+    command
 }
 
 fn is_chatter(line: &str) -> bool {

@@ -40,6 +40,7 @@ use crate::agent::Agent;
 use crate::device::BlockDevice;
 use crate::error::AgentError;
 use crate::limit::{Limit, Watchdog};
+use crate::lockdep;
 use crate::lowerfs::{Atime, LowerFs};
 
 /// Size of the lower file system of a check.
@@ -304,7 +305,13 @@ struct Site<'a> {
 /// Runs one check on one system. Nothing is left mounted or running.
 pub fn run(agent: &Agent, name: &str, system: &str, effort: u32, timeout: Duration) -> CheckResult {
     let limit = agent.limit(timeout);
-    match attempt(agent, name, system, effort, &limit) {
+    let attempted = attempt(agent, name, system, effort, &limit).and_then(|detail| {
+        Ok(match lockdep::still_on()? {
+            Some(said) => format!("{detail}; {said}"),
+            None => detail,
+        })
+    });
+    match attempted {
         Ok(detail) => CheckResult {
             detail,
             ..CheckResult::default()

@@ -55,6 +55,11 @@ pub enum AgentError {
         /// The limit.
         seconds: u64,
     },
+    /// The kernel's lockdep has stopped to check.
+    #[error(
+        "the kernel's lockdep is off: it has reported something, or has no more room (see the console, and LOCKDEP_*_BITS in kernel/debug.config)"
+    )]
+    LockdepOff,
     /// The user stopped the run.
     #[error("interrupted; everything was killed and unmounted")]
     Interrupted,

@@ -19,6 +19,7 @@ pub mod error;
 pub mod fio;
 pub mod layout;
 pub mod limit;
+pub mod lockdep;
 pub mod lowerfs;
 mod measure;
 mod metadata;

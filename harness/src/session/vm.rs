@@ -13,6 +13,7 @@ use efuse_model::environment::{Clock, Environment, Place};
 use efuse_model::protocol::{FromAgent, PROTOCOL, ToAgent};
 
 use super::{Checked, Measured, Opener, Opening, Session, SessionError};
+use crate::cli::KernelName;
 use crate::interrupt::Interrupt;
 use crate::outside::Outside;
 
@@ -20,7 +21,8 @@ use crate::outside::Outside;
 const POLL: Duration = Duration::from_millis(200);
 /// From the kernel's start to the agent's first line, under emulation on a loaded host.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
-/// The agent keeps its own limit; this much later the guest is taken for dead.
+/// The agent keeps its own limit; this much later the guest is taken for dead. This, the limits
+/// and the boot's are longer by [`KernelName::patience`].
 const GRACE: Duration = Duration::from_secs(60);
 /// How much more wall time than guest time an attempt may take where time counts
 /// instructions: the agent's limits are of the guest's time then, the outside's are not.
@@ -43,6 +45,8 @@ pub struct VmOptions {
     pub accel: AccelRequest,
     /// Time counts instructions, with this shift.
     pub icount_shift: Option<u8>,
+    /// Which kernel is booted.
+    pub kernel: KernelName,
     /// Size of a virtio-blk disk, if the device is one.
     pub disk_bytes: Option<u64>,
 }
@@ -76,9 +80,13 @@ impl VmOpener {
             return Ok(artifacts.clone());
         }
         let root = &self.options.root;
+        let ensure = match self.options.kernel {
+            KernelName::Distribution => efuse_kernel::ensure,
+            KernelName::Debug => efuse_kernel::ensure_debug,
+        };
         let artifacts = self
             .interrupt
-            .exit_directly(|| efuse_kernel::ensure(root, progress))
+            .exit_directly(|| ensure(root, progress))
             .map_err(SessionError::Interrupted)?
             .map_err(|e| self.open_error(&e))?;
         self.artifacts = Some(artifacts.clone());
@@ -108,6 +116,7 @@ impl Opener for VmOpener {
             Some(shift) => (Clock::Icount { shift }, ICOUNT_PATIENCE),
             None => (Clock::Real, 1),
         };
+        let slow = self.options.kernel.patience();
         let module_hash = artifacts.module_hash.clone();
         let spec = GuestSpec {
             artifacts,
@@ -120,12 +129,12 @@ impl Opener for VmOpener {
             virtio_disk_bytes: self.options.disk_bytes,
             console_log: opening.console.clone(),
             work_dir: self.options.root.join("target/guest"),
-            time_limit: opening.time_limit * patience,
+            time_limit: opening.time_limit * patience * slow,
         };
         // A guest dies with this process, so its boot may be left at once.
         let (guest, first) = self
             .interrupt
-            .exit_directly(|| Guest::boot(&spec, BOOT_LIMIT * patience, progress))
+            .exit_directly(|| Guest::boot(&spec, BOOT_LIMIT * patience * slow, progress))
             .map_err(SessionError::Interrupted)?
             .map_err(|e| self.open_error(&reason(&e.to_string(), &name(&opening.console))))?;
         let mut environment = ready(first)?;
@@ -137,6 +146,7 @@ impl Opener for VmOpener {
             environment: None,
             seq: 0,
             patience,
+            slow,
         };
         let accelerator = vm.guest.accelerator();
         self.outside.complete(&mut environment, accelerator, clock);
@@ -182,6 +192,8 @@ struct Vm {
     seq: u64,
     /// Factor on every deadline.
     patience: u32,
+    /// Factor on the limits themselves, for a kernel that takes longer.
+    slow: u32,
 }
 
 impl Vm {
@@ -241,13 +253,16 @@ impl Vm {
 
 /// What the line of a trace contains that says what happened; the lines before it only
 /// lead up to it.
-const HEADLINES: [&str; 10] = [
+const HEADLINES: [&str; 13] = [
     "Kernel panic",
     "BUG:",
     "kernel BUG",
     "Oops",
     "WARNING:",
+    "UBSAN:",
     "INFO: task",
+    "INFO: trying",
+    "BUG ",
     "rcu:",
     "watchdog:",
     "general protection",
@@ -308,7 +323,7 @@ impl Session for Vm {
             seq,
             systems: systems.to_vec(),
         })?;
-        match self.next(self.deadline(GRACE))? {
+        match self.next(self.deadline(GRACE * self.slow))? {
             FromAgent::Availability { seq: s, systems } if s == seq => Ok(systems),
             other => Err(self.unexpected(&other)),
         }
@@ -322,13 +337,14 @@ impl Session for Vm {
         phase: &mut dyn FnMut(Phase),
     ) -> Result<Measured, SessionError> {
         let seq = self.next_seq();
+        let limit = limit * self.slow;
         self.send(&ToAgent::Run {
             seq,
             cell: Box::new(cell.clone()),
             probes,
             timeout_ms: millis(limit),
         })?;
-        let deadline = self.deadline(limit + GRACE);
+        let deadline = self.deadline(limit + GRACE * self.slow);
         let started = Instant::now();
         loop {
             match self.next(deadline)? {
@@ -360,6 +376,7 @@ impl Session for Vm {
         limit: Duration,
     ) -> Result<Checked, SessionError> {
         let seq = self.next_seq();
+        let limit = limit * self.slow;
         self.send(&ToAgent::Check {
             seq,
             check: check.to_owned(),
@@ -367,7 +384,7 @@ impl Session for Vm {
             effort,
             timeout_ms: millis(limit),
         })?;
-        match self.next(self.deadline(limit + GRACE))? {
+        match self.next(self.deadline(limit + GRACE * self.slow))? {
             FromAgent::Checked {
                 seq: s,
                 failure,

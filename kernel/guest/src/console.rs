@@ -156,7 +156,8 @@ fn classify(text: &str) -> Option<Kind> {
         || (text.starts_with("rcu: INFO: ") && text.contains("stall"))
     {
         Some(Kind::HungTask)
-    } else if starts(&["BUG: ", "kernel BUG at ", "Oops: "])
+    // Without the colon it is SLUB's, of a cache: `BUG kmalloc-64 (Not tainted): ...`.
+    } else if starts(&["BUG: ", "BUG ", "kernel BUG at ", "Oops: "])
         || starts(&[
             "general protection fault",
             "stack segment: ",
@@ -171,7 +172,9 @@ fn classify(text: &str) -> Option<Kind> {
         || starts(&["Unable to handle kernel", "KASAN: ", "KFENCE: "])
     {
         Some(Kind::Oops)
-    } else if starts(&["WARNING: ", "UBSAN: ", "refcount_t: "]) {
+    } else if starts(&["WARNING: ", "UBSAN: ", "refcount_t: ", "ODEBUG: "])
+        || text.starts_with("INFO: trying to register non-static key")
+    {
         Some(Kind::Warning)
     } else if text.starts_with("Out of memory: Killed process") {
         Some(Kind::OutOfMemory)

@@ -21,6 +21,7 @@ pub fn run(root: Option<&Path>, args: &Args) -> anyhow::Result<()> {
         && let Some(packages) = fetch::current(&layout)
     {
         cache::remove_tree(&packages.build())?;
+        cache::remove_tree(&packages.debug())?;
     }
     for entry in fs::read_dir(layout.base()).context("cannot read the cache")? {
         let path = entry?.path();

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod build;
 pub mod clean;
+pub mod debug;
 pub mod edit;
 pub mod host;
 pub mod save;

@@ -121,6 +121,28 @@ fn every_kind_of_bad_line() {
             Kind::Warning,
         ),
         (
+            "WARNING: possible recursive locking detected",
+            Kind::Warning,
+        ),
+        ("WARNING: inconsistent lock state", Kind::Warning),
+        ("WARNING: suspicious RCU usage", Kind::Warning),
+        ("WARNING: held lock freed!", Kind::Warning),
+        ("INFO: trying to register non-static key.", Kind::Warning),
+        (
+            "ODEBUG: free active (active state 0) object: 00000000 object type: work_struct",
+            Kind::Warning,
+        ),
+        ("refcount_t: underflow; use-after-free.", Kind::Warning),
+        (
+            "BUG: sleeping function called from invalid context at mm/x.c:1",
+            Kind::Oops,
+        ),
+        (
+            "BUG efuse_request (Tainted: G): Object already free",
+            Kind::Oops,
+        ),
+        ("BUG: MAX_LOCKDEP_CHAINS too low!", Kind::Oops),
+        (
             "UBSAN: array-index-out-of-bounds in fs/fuse/ring.c:3:4",
             Kind::Warning,
         ),
