@@ -75,7 +75,7 @@ static void efuse_count(struct efuse_conn *ec, bool write, u32 path,
 		this_cpu_add(ec->io_stats->bytes[write][path], bytes);
 }
 
-static void efuse_io_fill(struct efuse_io *io, const struct kiocb *iocb,
+static void efuse_io_fill(struct efuse_io *io, struct kiocb *iocb,
 			  const struct iov_iter *iter, bool backed)
 {
 	const struct file *file = iocb->ki_filp;
@@ -101,7 +101,7 @@ static void efuse_io_fill(struct efuse_io *io, const struct kiocb *iocb,
 
 /* What the program chooses, negative if there is none. */
 static int efuse_choose(struct efuse_conn *ec, struct efuse_io *io,
-			const struct kiocb *iocb, const struct iov_iter *iter,
+			struct kiocb *iocb, const struct iov_iter *iter,
 			bool write, bool backed)
 {
 	int (*program)(struct efuse_io *io);
