@@ -15,6 +15,10 @@ use crate::random;
 
 /// Until this long after the daemon's death everything has to have ended.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A round goes on for so many calls to end, at most that long: a slow kernel (emulated, with
+/// KASAN) would otherwise see daemons come and go and little else.
+const CALLS: u64 = 40;
+const EXTENSION: Duration = Duration::from_secs(6);
 
 /// A child that dies with its owner.
 struct Owned(Child);
@@ -82,6 +86,10 @@ fn round(mountpoint: &Path, seed: u64) -> Result<(u64, Duration)> {
         })
     };
     thread::sleep(Duration::from_millis(dice.random_range(500..2500)));
+    let (enough, extended) = (dice.random_range(0..CALLS), Instant::now());
+    while *calls.lock().expect("no panic in it") < enough && extended.elapsed() < EXTENSION {
+        thread::sleep(Duration::from_millis(20));
+    }
     if dice.random() {
         // Callers are killed one by one while the daemon lives and may never answer.
         load.0.kill()?;
