@@ -121,14 +121,15 @@ pub struct GuestOptions {
     #[arg(long, value_enum, default_value_t = AccelName::Auto)]
     pub accel: AccelName,
     /// The distribution's kernel, or the one of `kernel debug` with KASAN, lockdep and more: far
-    /// slower (all time limits are six times as long), built in tens of minutes the first time.
+    /// slower (all time limits are six times as long, twelve times with debug-objects), built in
+    /// tens of minutes the first time.
     #[arg(long, value_enum, default_value_t = KernelName::Distribution)]
     pub kernel: KernelName,
     /// Processors of the guest [default: 2; 1 with --deterministic].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub vcpus: Option<u32>,
     /// Memory of the guest, MiB [default: the device's size if it is in RAM, and 1 GiB; half as
-    /// much again with the debug kernel].
+    /// much again with a debug kernel].
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(512..))]
     pub memory: Option<u32>,
     /// Let the guest's time count instructions of 2^SHIFT ns each, on one emulated
@@ -191,13 +192,15 @@ impl From<AccelName> for efuse_guest::AccelRequest {
 
 /// `--kernel`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum KernelName {
     /// The distribution's cloud kernel, and the module built for it.
     #[default]
     Distribution,
     /// The one that checks itself, with the series in its tree.
     Debug,
+    /// The same, and it tracks the states of timers, work items and the like: twice as slow.
+    DebugObjects,
 }
 
 impl KernelName {
@@ -213,6 +216,16 @@ impl KernelName {
         match self {
             Self::Distribution => 1,
             Self::Debug => 6,
+            Self::DebugObjects => 12,
+        }
+    }
+
+    /// What its command line has beyond the usual.
+    #[must_use]
+    pub const fn arguments(self) -> Option<&'static str> {
+        match self {
+            Self::Distribution | Self::Debug => None,
+            Self::DebugObjects => Some("debug_objects"),
         }
     }
 }

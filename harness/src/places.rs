@@ -78,7 +78,7 @@ impl GuestShape {
         let derived = match guest.kernel {
             KernelName::Distribution => plain,
             // KASAN keeps a byte for every eight, and freed objects for a while.
-            KernelName::Debug => plain + plain / 2,
+            KernelName::Debug | KernelName::DebugObjects => plain + plain / 2,
         };
         let derived = u32::try_from(derived).unwrap_or(u32::MAX);
         Ok(Self {
@@ -309,7 +309,11 @@ mod tests {
             },
             None,
         );
-        for kernel in [KernelName::Distribution, KernelName::Debug] {
+        for kernel in [
+            KernelName::Distribution,
+            KernelName::Debug,
+            KernelName::DebugObjects,
+        ] {
             shape.kernel = kernel;
             shape.store(dir.path()).unwrap();
             assert_eq!(GuestShape::read(dir.path()).unwrap(), shape);

@@ -64,7 +64,7 @@ pub fn ensure(
     let path = layout.debug_config();
     let config = fs::read_to_string(&path).map_err(KernelError::io("read", &path))?;
     let hash = hash(&packages.selection.version, &config, &files);
-    let folders = Folders::new(packages.debug());
+    let folders = Folders::new(&packages.debug());
     if let Some(release) = folders.built(&hash) {
         return Ok(folders.artifacts(release, hash));
     }
@@ -95,7 +95,7 @@ struct Folders {
 }
 
 impl Folders {
-    fn new(debug: PathBuf) -> Self {
+    fn new(debug: &Path) -> Self {
         Self {
             source: debug.join("source"),
             build: debug.join("build"),
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn a_build_counts_only_for_what_it_was_built_from() {
         let folder = tempfile::tempdir().unwrap();
-        let folders = Folders::new(folder.path().to_owned());
+        let folders = Folders::new(folder.path());
         folders.forget().unwrap();
         assert_eq!(folders.built("h"), None);
         fs::write(folders.vmlinux(), "").unwrap();

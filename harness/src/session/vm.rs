@@ -82,7 +82,7 @@ impl VmOpener {
         let root = &self.options.root;
         let ensure = match self.options.kernel {
             KernelName::Distribution => efuse_kernel::ensure,
-            KernelName::Debug => efuse_kernel::ensure_debug,
+            KernelName::Debug | KernelName::DebugObjects => efuse_kernel::ensure_debug,
         };
         let artifacts = self
             .interrupt
@@ -126,6 +126,7 @@ impl Opener for VmOpener {
             memory_mib: self.options.memory_mib,
             accel: self.options.accel,
             icount_shift: self.options.icount_shift,
+            kernel_arguments: self.options.kernel.arguments(),
             virtio_disk_bytes: self.options.disk_bytes,
             console_log: opening.console.clone(),
             work_dir: self.options.root.join("target/guest"),

@@ -94,6 +94,7 @@ fn boot(artifacts: &Artifacts, work_dir: &Path) -> Result<KvmProbe, GuestError> 
         initramfs: image::build_probe(MARKER)?,
         vcpus: 1,
         icount_shift: None,
+        kernel_arguments: None,
         memory_mib: 512,
         console: theirs.into(),
         agent: None,

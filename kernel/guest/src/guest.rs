@@ -168,6 +168,7 @@ impl Guest {
             initramfs,
             vcpus: spec.vcpus,
             icount_shift: spec.icount_shift,
+            kernel_arguments: spec.kernel_arguments,
             memory_mib: spec.memory_mib,
             console: console_theirs.into(),
             agent: Some(agent_theirs.into()),

@@ -60,6 +60,7 @@ pub(crate) struct Machine {
     pub vcpus: u32,
     /// See [`crate::GuestSpec::icount_shift`].
     pub icount_shift: Option<u8>,
+    pub kernel_arguments: Option<&'static str>,
     pub memory_mib: u32,
     /// The console's other end is a socket.
     pub console: OwnedFd,
@@ -126,6 +127,10 @@ impl Machine {
         }
         if self.icount_shift.is_some() {
             append.push_str(ICOUNT_COMMAND_LINE);
+        }
+        if let Some(arguments) = self.kernel_arguments {
+            append.push(' ');
+            append.push_str(arguments);
         }
         command.args(["-append", &append]);
 

@@ -42,6 +42,8 @@ pub struct GuestSpec {
     /// runs in one thread, the random numbers start from a fixed seed and no addresses are
     /// randomised, so that two boots do the same as far as nothing outside disturbs them.
     pub icount_shift: Option<u8>,
+    /// More for the kernel's command line.
+    pub kernel_arguments: Option<&'static str>,
     /// Capacity in bytes of a virtio-blk disk (serial number [`crate::DISK_SERIAL`]) on a sparse
     /// file, if one is wanted.
     pub virtio_disk_bytes: Option<u64>,
@@ -71,6 +73,7 @@ impl GuestSpec {
             memory_mib: 2048,
             accel: AccelRequest::Auto,
             icount_shift: None,
+            kernel_arguments: None,
             virtio_disk_bytes: None,
             console_log: console_log.into(),
             work_dir: work_dir.into(),
