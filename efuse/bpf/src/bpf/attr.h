@@ -33,24 +33,20 @@ struct statx_value {
 TABLE(attrs, 65536, struct attr_value)
 TABLE(statxs, 32768, struct statx_value)
 
-static __always_inline __u64 node_hash(const struct node_key *key)
-{
-	return mix_words(0, (const __u64 *)key, sizeof(*key) / 8);
-}
-
 /* Copies the attributes of a node; ANSWERED if they are there. */
 static __always_inline enum outcome attr_find(struct efuse_ctx *req, __u64 nodeid,
 					      struct attr_value *out)
 {
 	struct node_key key = { .nodeid = nodeid, .caller = req->caller };
-	struct attr_value *value = TABLE_FIND(attrs, node_hash(&key));
+	__u64 hash = KEY_HASH(&key);
+	struct attr_value *value = TABLE_FIND(attrs, hash);
 	__u64 time;
 
 	if (!value)
 		return MISS;
 	*out = *value;
 	COPIED();
-	if (SUM(&key, out) != out->sum)
+	if (SUM(hash, out) != out->sum)
 		return CHANGED;
 	time = left(out->expires);
 	if (!time)
@@ -68,13 +64,14 @@ static __always_inline enum outcome attr_learn(struct efuse_ctx *req, __u64 node
 					       __u32 valid_nsec)
 {
 	struct node_key key = { .nodeid = nodeid, .caller = req->caller };
+	__u64 hash = KEY_HASH(&key);
 	struct attr_value value = {
 		.seq = req->seq,
 		.expires = expiry(valid, valid_nsec),
 		.valid = valid,
 		.valid_nsec = valid_nsec,
 		.attr = *attr,
-		.tag = table_tag(node_hash(&key)),
+		.tag = table_tag(hash),
 		.used = req->seq,
 	};
 	struct attr_value *place;
@@ -83,10 +80,10 @@ static __always_inline enum outcome attr_learn(struct efuse_ctx *req, __u64 node
 		return OVERLAP;
 	if (!value.expires)
 		return UNWANTED;
-	place = TABLE_PLACE(attrs, value.tag);
+	place = TABLE_PLACE(attrs, hash);
 	if (!place)
 		return UNFIT;
-	value.sum = SUM(&key, &value);
+	value.sum = SUM(hash, &value);
 	*place = value;
 	return LEARNT;
 }
@@ -121,7 +118,8 @@ static __always_inline void attr_learn_reply(struct efuse_ctx *req)
 static __always_inline int statx_answer(struct efuse_ctx *req)
 {
 	struct node_key key = { .nodeid = req->nodeid, .caller = req->caller };
-	struct statx_value *value = TABLE_FIND(statxs, node_hash(&key));
+	__u64 hash = KEY_HASH(&key);
+	struct statx_value *value = TABLE_FIND(statxs, hash);
 	struct statx_value copy;
 	__u64 time;
 
@@ -129,7 +127,7 @@ static __always_inline int statx_answer(struct efuse_ctx *req)
 		return verdict(req, MISS);
 	copy = *value;
 	COPIED();
-	if (SUM(&key, &copy) != copy.sum)
+	if (SUM(hash, &copy) != copy.sum)
 		return verdict(req, CHANGED);
 	time = left(copy.expires);
 	if (!time)
@@ -145,7 +143,7 @@ static __always_inline int statx_answer(struct efuse_ctx *req)
 static __always_inline void statx_learn(struct efuse_ctx *req)
 {
 	struct node_key key = { .nodeid = req->nodeid, .caller = req->caller };
-	__u64 hash = node_hash(&key);
+	__u64 hash = KEY_HASH(&key);
 	struct statx_value value = {
 		.seq = req->seq,
 		.tag = table_tag(hash),
@@ -171,7 +169,7 @@ static __always_inline void statx_learn(struct efuse_ctx *req)
 		count(req, UNFIT);
 		return;
 	}
-	value.sum = SUM(&key, &value);
+	value.sum = SUM(hash, &value);
 	*place = value;
 	count(req, LEARNT);
 }

@@ -29,11 +29,6 @@ struct entry_value {
 
 TABLE(entries, 65536, struct entry_value)
 
-static __always_inline __u64 entry_hash(const struct entry_key *key)
-{
-	return mix_words(0, (const __u64 *)key, sizeof(*key) / 8);
-}
-
 static __always_inline struct entry_key entry_key(struct efuse_ctx *req)
 {
 	struct entry_key key = {
@@ -48,7 +43,8 @@ static __always_inline struct entry_key entry_key(struct efuse_ctx *req)
 static __always_inline int entry_answer(struct efuse_ctx *req)
 {
 	struct entry_key key = entry_key(req);
-	struct entry_value *found = TABLE_FIND(entries, entry_hash(&key));
+	__u64 hash = KEY_HASH(&key);
+	struct entry_value *found = TABLE_FIND(entries, hash);
 	struct fuse_entry_out out = {};
 	struct entry_value value;
 	struct attr_value attr;
@@ -59,7 +55,7 @@ static __always_inline int entry_answer(struct efuse_ctx *req)
 		return verdict(req, MISS);
 	value = *found;
 	COPIED();
-	if (SUM(&key, &value) != value.sum)
+	if (SUM(hash, &value) != value.sum)
 		return verdict(req, CHANGED);
 	time = left(value.expires);
 	if (!time)
@@ -90,7 +86,7 @@ static __always_inline int entry_answer(struct efuse_ctx *req)
 static __always_inline enum outcome entry_store(struct efuse_ctx *req, const struct entry_key *key,
 						struct entry_value *value)
 {
-	__u64 hash = entry_hash(key);
+	__u64 hash = KEY_HASH(key);
 	struct entry_value *place;
 
 	value->seq = req->seq;
@@ -101,7 +97,7 @@ static __always_inline enum outcome entry_store(struct efuse_ctx *req, const str
 	place = TABLE_PLACE(entries, hash);
 	if (!place)
 		return UNFIT;
-	value->sum = SUM(key, value);
+	value->sum = SUM(hash, value);
 	value->tag = table_tag(hash);
 	value->used = value->seq;
 	*place = *value;

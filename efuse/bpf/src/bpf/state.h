@@ -141,9 +141,11 @@ static __always_inline __u64 mix_words(__u64 sum, const __u64 *words, int n)
 	return sum;
 }
 
-/* Sum of a key and of a value up to its last member, "sum". */
-#define SUM(key, value)                                                                            \
-	mix_words(mix_words(0, (const __u64 *)(key), sizeof(*(key)) / 8), (const __u64 *)(value),  \
-		  __builtin_offsetof(typeof(*(value)), sum) / 8)
+/* Of a key, for finding it, and what the sum of its value begins with. */
+#define KEY_HASH(key) mix_words(0, (const __u64 *)(key), sizeof(*(key)) / 8)
+
+/* Sum of a key, of which this is the hash, and of a value up to its member "sum". */
+#define SUM(hash, value)                                                                           \
+	mix_words(hash, (const __u64 *)(value), __builtin_offsetof(typeof(*(value)), sum) / 8)
 
 #endif /* EFUSE_STATE_H */

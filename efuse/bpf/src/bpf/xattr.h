@@ -30,11 +30,6 @@ struct xattr_value {
 
 TABLE(xattrs, 8192, struct xattr_value)
 
-static __always_inline __u64 xattr_hash(const struct xattr_key *key)
-{
-	return mix_words(0, (const __u64 *)key, sizeof(*key) / 8);
-}
-
 static __always_inline struct xattr_key xattr_key(struct efuse_ctx *req)
 {
 	struct xattr_key key = {
@@ -47,12 +42,11 @@ static __always_inline struct xattr_key xattr_key(struct efuse_ctx *req)
 	return key;
 }
 
-static __always_inline __u64 xattr_head_sum(const struct xattr_key *key, __u64 seq, __u64 expires,
-					    __u32 error, __u32 size)
+static __always_inline __u64 xattr_head_sum(__u64 hash, __u64 seq, __u64 expires, __u32 error,
+					    __u32 size)
 {
-	__u64 sum = mix_words(0, (const __u64 *)key, sizeof(*key) / 8);
+	__u64 sum = mix(hash, seq);
 
-	sum = mix(sum, seq);
 	sum = mix(sum, expires);
 	return mix(sum, (__u64)error << 32 | size);
 }
@@ -67,7 +61,8 @@ static __always_inline __u64 xattr_expiry(void)
 static __always_inline int xattr_answer(struct efuse_ctx *req)
 {
 	struct xattr_key key = xattr_key(req);
-	struct xattr_value *value = TABLE_FIND(xattrs, xattr_hash(&key));
+	__u64 hash = KEY_HASH(&key);
+	struct xattr_value *value = TABLE_FIND(xattrs, hash);
 	struct fuse_getxattr_in in = {};
 	struct fuse_getxattr_out out = {};
 	__u64 seq, expires, sum;
@@ -103,7 +98,7 @@ static __always_inline int xattr_answer(struct efuse_ctx *req)
 	if (err)
 		return verdict(req, outcome_of(err));
 	COPIED();
-	sum = xattr_head_sum(&key, seq, expires, error, size);
+	sum = xattr_head_sum(hash, seq, expires, error, size);
 	for (int i = 0; i < XATTR_MAX / 8; i++) {
 		if (i * 8 >= size)
 			break;
@@ -120,7 +115,7 @@ static __always_inline void xattr_learn(struct efuse_ctx *req)
 	struct xattr_key key = xattr_key(req);
 	__u64 chunk[XATTR_CHUNK / 8];
 	__u64 expires = xattr_expiry();
-	__u64 hash = xattr_hash(&key);
+	__u64 hash = KEY_HASH(&key);
 	__u32 error = 0, size = 0;
 	struct xattr_value *value;
 	__u64 seq = req->seq, sum;
@@ -152,7 +147,7 @@ static __always_inline void xattr_learn(struct efuse_ctx *req)
 		count(req, UNFIT);
 		return;
 	}
-	sum = xattr_head_sum(&key, seq, expires, error, size);
+	sum = xattr_head_sum(hash, seq, expires, error, size);
 	for (int i = 0; i < XATTR_MAX / XATTR_CHUNK; i++) {
 		if (i * XATTR_CHUNK >= size)
 			break;
