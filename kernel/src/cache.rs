@@ -149,8 +149,19 @@ pub fn hash_files(hasher: &mut blake3::Hasher, files: &Files) {
     }
 }
 
+/// Over all that goes into a build: what is told of it, and its source files.
+#[must_use]
+pub fn hash_build(texts: &[&str], files: &Files) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for text in texts {
+        hash_text(&mut hasher, text);
+    }
+    hash_files(&mut hasher, files);
+    short(&hasher)
+}
+
 /// Feeds a text into a hash, delimited.
-pub fn hash_text(hasher: &mut blake3::Hasher, text: &str) {
+fn hash_text(hasher: &mut blake3::Hasher, text: &str) {
     hasher.update(&(text.len() as u64).to_le_bytes());
     hasher.update(text.as_bytes());
 }

@@ -92,12 +92,7 @@ pub fn ensure(
 
 /// Hash over all that goes into it. The compiler is not part of it: make itself notices another.
 fn hash(version: &str, config: &str, files: &Files) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for text in [BUILD_FORMAT, version, config] {
-        cache::hash_text(&mut hasher, text);
-    }
-    cache::hash_files(&mut hasher, files);
-    cache::short(&hasher)
+    cache::hash_build(&[BUILD_FORMAT, version, config], files)
 }
 
 struct Folders {

@@ -89,12 +89,7 @@ pub fn state(layout: &Layout, packages: &Packages) -> Result<(PathBuf, String, b
 /// one the kernel was built with, down to its major version.
 #[must_use]
 pub fn hash(release: &str, version: &str, files: &Files) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for text in [BUILD_FORMAT, release, version] {
-        cache::hash_text(&mut hasher, text);
-    }
-    cache::hash_files(&mut hasher, files);
-    cache::short(&hasher)
+    cache::hash_build(&[BUILD_FORMAT, release, version], files)
 }
 
 /// Where a build folder has its result, and the hash it was built from.
