@@ -14,7 +14,7 @@ use super::odd::Odd;
 use super::{Site, Trouble, fail, plugin};
 use crate::error::AgentError;
 use crate::measure;
-use crate::sys::{self, Drop as Caches};
+use crate::sys::{self, Aligned, Drop as Caches};
 
 /// All have programs for data, which need files that the daemon opened in a certain way.
 const POLICIES: [&str; 2] = ["prelim", "cache"];
@@ -174,10 +174,6 @@ fn list(folder: &Path) -> io::Result<Vec<std::ffi::OsString>> {
     Ok(names)
 }
 
-/// Memory for direct I/O.
-#[repr(align(4096))]
-struct Page([u8; PAGE]);
-
 /// Writes a file anew, behind its end, in its middle, and directly. What is in it then.
 fn change(path: &Path, round: usize, n: usize) -> io::Result<Vec<u8>> {
     let byte = |at: usize| (at * 7 + round * 31 + n * 13) as u8;
@@ -199,11 +195,13 @@ fn change(path: &Path, round: usize, n: usize) -> io::Result<Vec<u8>> {
         .write(true)
         .custom_flags(libc::O_DIRECT | libc::O_DSYNC);
     let mut direct = direct.open(path)?;
-    let mut page = Page([byte(1); PAGE]);
-    direct.write_all_at(&page.0, PAGE as u64)?;
-    wanted[PAGE..2 * PAGE].copy_from_slice(&page.0);
-    direct.read_exact(&mut page.0)?;
-    if page.0 != wanted[..PAGE] {
+    let mut page = Aligned::new(PAGE);
+    let page = page.bytes();
+    page.fill(byte(1));
+    direct.write_all_at(page, PAGE as u64)?;
+    wanted[PAGE..2 * PAGE].copy_from_slice(page);
+    direct.read_exact(page)?;
+    if page != &wanted[..PAGE] {
         return Err(io::Error::other("a direct read gives other bytes"));
     }
     let size = wanted.len() - n;

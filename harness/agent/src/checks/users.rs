@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use rustix::fs::{XattrFlags, setxattr};
 
 use super::outside::answered;
-use super::{Site, Trouble, fail, plugin};
+use super::{Site, Trouble, coherence, fail, plugin};
 use crate::error::AgentError;
 use crate::process::{self, Finished};
 
@@ -65,8 +65,7 @@ const DEVICE: &str = "/dev/efuse";
 
 pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     let efuse = site.agent.program("efuse", "build it with `just build`")?;
-    let advice = "build it with `just build`";
-    let see = site.agent.program("efuse-coherence", advice)?;
+    let see = coherence::program(site)?;
     site.unmount()?;
     plant(&site.lower).map_err(AgentError::io(&site.lower, "fill"))?;
     let mut hits = 0;
