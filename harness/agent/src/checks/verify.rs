@@ -93,6 +93,8 @@ fn together(site: &Site<'_>, path: &Path, direct: bool, seed: u64) -> Result<[u6
             "--fallocate=none",
         ])
         .args(["--verify=crc32c", "--do_verify=1", "--verify_fatal=1"])
+        // It would lie in the working directory.
+        .arg("--verify_state_save=0")
         .arg(format!("--direct={}", u8::from(direct)))
         .arg(format!("--randseed={}", seed >> 1))
         .arg(format!("--size={FIO}"))
