@@ -26,6 +26,9 @@ const JOBS: u32 = 2;
 const SWITCHES_PERCENT: u64 = 2;
 /// And by so many: they are not read at the very same moment.
 const SWITCHES_FEW: u64 = 2 * JOBS as u64;
+/// fio counts from where a job's loop begins to where it ends. What it switches while it
+/// starts and ends its jobs is counted by the others alone, and is more on a busy machine.
+const OUTSIDE_LOOP: u64 = 8 * JOBS as u64;
 /// Events that probes may skip, of the some ten thousand of a check.
 const FEW_SKIPPED: u64 = 20;
 /// Of the whole system, other programs switch between two readings.
@@ -233,8 +236,8 @@ fn both(of: &str, counted: Switches) -> Result<(u64, u64), Trouble> {
 fn switches(metrics: &Metrics, counters: &Counters) -> Result<String, Trouble> {
     let ctx = metrics.fio_ctx;
     let (perf, proc) = both("fio", counters.fio_switches)?;
-    same("fio by perf and by itself", perf, ctx, SWITCHES_FEW)?;
-    same("fio by /proc and by itself", proc, ctx, SWITCHES_FEW)?;
+    same("fio by perf and by /proc", perf, proc, SWITCHES_FEW)?;
+    same("fio by perf and by itself", perf, ctx, OUTSIDE_LOOP)?;
     let mut text = format!("fio switched {ctx} times by itself, {perf} by perf, {proc} by /proc");
     if let Some(daemon) = counters.daemon_switches {
         let (perf, proc) = both("the daemon", daemon)?;
