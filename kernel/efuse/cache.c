@@ -148,9 +148,10 @@ static bool efuse_cache_charge(struct efuse_cache *cache, unsigned int n)
 	return true;
 }
 
-static unsigned int efuse_slot(pgoff_t index)
+static struct efuse_cache_slot *efuse_slot(struct efuse_icache *ic,
+					   pgoff_t index)
 {
-	return index % EFUSE_CACHE_SLOTS;
+	return &ic->slots[index & ic->slot_mask];
 }
 
 void efuse_blocks_free(struct efuse_cache *cache, struct efuse_block **blocks,
@@ -185,7 +186,7 @@ bool efuse_blocks_alloc(struct efuse_cache *cache, struct efuse_icache *ic,
 		}
 		b->owner = ic;
 		b->index = first + i;
-		b->seq = (u32)atomic_read(&ic->slots[efuse_slot(b->index)].seq);
+		b->seq = (u32)atomic_read(&efuse_slot(ic, b->index)->seq);
 		b->len = PAGE_SIZE;
 		b->used = false;
 		INIT_LIST_HEAD(&b->clock);
@@ -200,17 +201,16 @@ bool efuse_blocks_alloc(struct efuse_cache *cache, struct efuse_icache *ic,
 }
 
 /* Whether anything is being written where [first, last] is. */
-static bool efuse_writing(const struct efuse_icache *ic, pgoff_t first,
-			  pgoff_t last)
+static bool efuse_writing(struct efuse_icache *ic, pgoff_t first, pgoff_t last)
 {
 	pgoff_t i;
 
 	if (atomic_read_acquire(&ic->all.writing))
 		return true;
-	if (last - first >= EFUSE_CACHE_SLOTS)
-		last = first + EFUSE_CACHE_SLOTS - 1;
+	if (last - first > ic->slot_mask)
+		last = first + ic->slot_mask;
 	for (i = first; i <= last; i++)
-		if (atomic_read_acquire(&ic->slots[efuse_slot(i)].writing))
+		if (atomic_read_acquire(&efuse_slot(ic, i)->writing))
 			return true;
 	return false;
 }
@@ -280,7 +280,7 @@ void efuse_fill_end(struct efuse_cache *cache, struct efuse_icache *ic,
 		bytes -= len;
 		if (len < PAGE_SIZE && !at_end)
 			break;
-		if ((u32)atomic_read(&ic->slots[efuse_slot(b->index)].seq) !=
+		if ((u32)atomic_read(&efuse_slot(ic, b->index)->seq) !=
 		    b->seq)
 			continue;
 		/* One is as good as the other, and this one was used */
@@ -407,21 +407,22 @@ void efuse_write_begin(struct efuse_icache *ic, pgoff_t first, pgoff_t last,
 
 	w->first = first;
 	w->last = last;
-	w->all = size_too || last - first >= EFUSE_CACHE_SLOTS / 2;
+	w->all = size_too;
 	w->ic = ic;
 	if (!ic)
 		return;
+	w->all |= last - first >= efuse_write_most(ic);
 	w->all_seq = atomic_read(&ic->all.seq);
 	if (w->all)
 		atomic_inc(&ic->all.writing);
 	else
 		for (i = first; i <= last; i++)
-			atomic_inc(&ic->slots[efuse_slot(i)].writing);
+			atomic_inc(&efuse_slot(ic, i)->writing);
 	smp_mb__after_atomic();
 }
 
 /* Whether a write was the only one in its slots. Under the xarray's lock. */
-static bool efuse_write_alone(const struct efuse_icache *ic,
+static bool efuse_write_alone(struct efuse_icache *ic,
 			      const struct efuse_write *w,
 			      struct efuse_block **blocks)
 {
@@ -431,7 +432,7 @@ static bool efuse_write_alone(const struct efuse_icache *ic,
 	    (u32)atomic_read(&ic->all.seq) != w->all_seq)
 		return false;
 	for (i = w->first; i <= w->last; i++) {
-		const struct efuse_cache_slot *slot = &ic->slots[efuse_slot(i)];
+		const struct efuse_cache_slot *slot = efuse_slot(ic, i);
 
 		if (atomic_read(&slot->writing) != 1 ||
 		    (u32)atomic_read(&slot->seq) != blocks[i - w->first]->seq)
@@ -475,7 +476,7 @@ void efuse_write_end(struct efuse_icache *ic, struct efuse_write *w,
 	if (w->all)
 		atomic_inc(&ic->all.seq);
 	for (i = w->first; !w->all && i <= w->last; i++)
-		atomic_inc(&ic->slots[efuse_slot(i)].seq);
+		atomic_inc(&efuse_slot(ic, i)->seq);
 	while (!own && !efuse_drop_some(cache, ic, w->first, w->last)) {
 		xa_unlock_irqrestore(&ic->blocks, flags);
 		xa_lock_irqsave(&ic->blocks, flags);
@@ -484,7 +485,7 @@ void efuse_write_end(struct efuse_icache *ic, struct efuse_write *w,
 	if (w->all)
 		atomic_dec(&ic->all.writing);
 	for (i = w->first; !w->all && i <= w->last; i++)
-		atomic_dec(&ic->slots[efuse_slot(i)].writing);
+		atomic_dec(&efuse_slot(ic, i)->writing);
 	xa_unlock_irqrestore(&ic->blocks, flags);
 }
 
@@ -519,19 +520,25 @@ struct efuse_icache *efuse_icache_make(struct efuse_cache *cache,
 	struct fuse_inode *fi = get_fuse_inode(inode);
 	struct efuse_icache *ic = efuse_icache(inode);
 	struct efuse_icache *old;
+	unsigned long slots;
 
 	if (ic)
 		return ic;
-	ic = kzalloc(sizeof(*ic), GFP_KERNEL_ACCOUNT);
+	slots = clamp_t(u64, i_size_read(inode) >> PAGE_SHIFT,
+			EFUSE_SLOTS_MIN * EFUSE_SLOT_BLOCKS,
+			EFUSE_SLOTS_MAX * EFUSE_SLOT_BLOCKS);
+	slots = rounddown_pow_of_two(slots / EFUSE_SLOT_BLOCKS);
+	ic = kvzalloc(struct_size(ic, slots, slots), GFP_KERNEL_ACCOUNT);
 	if (!ic)
 		return NULL;
+	ic->slot_mask = slots - 1;
 	xa_init_flags(&ic->blocks, XA_FLAGS_LOCK_IRQ);
 	ic->cache = cache;
 	ic->fi = fi;
 	ic->eof = EFUSE_NO_BLOCK;
 	old = cmpxchg(&fi->efuse_cache, NULL, ic);
 	if (old) {
-		kfree(ic);
+		kvfree(ic);
 		return old;
 	}
 	return ic;
@@ -551,7 +558,7 @@ void __efuse_inode_gone(struct fuse_inode *fi)
 	} while (!gone);
 	xa_destroy(&ic->blocks);
 	fi->efuse_cache = NULL;
-	kfree_rcu(ic, rcu);
+	kvfree_rcu(ic, rcu);
 }
 
 static unsigned long efuse_shrink_count(struct shrinker *shrinker,

@@ -72,7 +72,12 @@ struct efuse_cache_slot {
 	atomic_t seq;
 };
 
-#define EFUSE_CACHE_SLOTS	32
+/* Slots of an inode: one for so many blocks, a power of two within these bounds */
+#define EFUSE_SLOT_BLOCKS	4
+#define EFUSE_SLOTS_MIN		32
+#define EFUSE_SLOTS_MAX		4096
+/* Blocks of a write that are told apart from the rest of the inode, at most */
+#define EFUSE_WRITE_MOST	128
 #define EFUSE_NO_BLOCK		ULONG_MAX
 
 /* The cache's part of an inode. */
@@ -82,10 +87,18 @@ struct efuse_icache {
 	struct fuse_inode *fi;
 	/* The partial block, or EFUSE_NO_BLOCK; under the xarray's lock */
 	pgoff_t eof;
-	struct efuse_cache_slot all;
-	struct efuse_cache_slot slots[EFUSE_CACHE_SLOTS];
 	struct rcu_head rcu;
+	struct efuse_cache_slot all;
+	/* Their number is that for the size the file had at first, less one here */
+	unsigned int slot_mask;
+	struct efuse_cache_slot slots[];
 };
+
+/* A wider write counts as one to the whole inode; the slots of others are different ones. */
+static inline unsigned int efuse_write_most(const struct efuse_icache *ic)
+{
+	return min_t(unsigned int, (ic->slot_mask + 1) / 2, EFUSE_WRITE_MOST);
+}
 
 struct efuse_cache {
 	spinlock_t lock;
@@ -99,7 +112,7 @@ struct efuse_cache {
 };
 
 /* A write that goes from blocks of the cache. */
-#define EFUSE_BOUNCE_MAX	15
+#define EFUSE_BOUNCE_MAX	32
 
 struct efuse_bounce {
 	struct efuse_cache *cache;

@@ -398,7 +398,8 @@ struct efuse_bounce *efuse_bounce_write(struct efuse_conn *ec,
 	struct efuse_bounce *bounce;
 	unsigned int i;
 
-	if (!n || offset_in_page(pos | count) || n > EFUSE_BOUNCE_MAX ||
+	if (!n || offset_in_page(pos | count) ||
+	    n > min_t(unsigned int, EFUSE_BOUNCE_MAX, efuse_write_most(ic)) ||
 	    !efuse_cache_holds(ic, first, first + n - 1))
 		return NULL;
 	bounce = kmalloc(sizeof(*bounce), GFP_KERNEL | __GFP_NOWARN);

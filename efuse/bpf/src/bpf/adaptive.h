@@ -58,7 +58,7 @@ const volatile struct adaptive_tunables {
 };
 
 /* Writes up to this size keep the cache, larger ones take their blocks away (efuse_i.h) */
-#define ADAPTIVE_KEPT (15 * GHOST_BLOCK)
+#define ADAPTIVE_KEPT (32 * GHOST_BLOCK)
 
 /* How a read went that was told of */
 enum how {
