@@ -99,10 +99,8 @@ static void efuse_io_fill(struct efuse_io *io, struct kiocb *iocb,
 	io->cache_bytes = READ_ONCE(efuse_file_conn(file)->cache.budget);
 }
 
-/* What the program chooses, negative if there is none. */
-static int efuse_choose(struct efuse_conn *ec, struct efuse_io *io,
-			struct kiocb *iocb, const struct iov_iter *iter,
-			bool write, bool backed)
+/* What the program chooses for @io, negative if there is none. */
+int efuse_ask_program(struct efuse_conn *ec, struct efuse_io *io, bool write)
 {
 	int (*program)(struct efuse_io *io);
 	const struct efuse_ops *ops;
@@ -112,7 +110,6 @@ static int efuse_choose(struct efuse_conn *ec, struct efuse_io *io,
 	ops = rcu_dereference(ec->ops);
 	program = ops ? (write ? ops->write : ops->read) : NULL;
 	if (program) {
-		efuse_io_fill(io, iocb, iter, backed);
 		choice = program(io);
 		if ((choice & EFUSE_IO_PATH) >= EFUSE_IO_PATHS)
 			choice = EFUSE_IO_DAEMON;
@@ -416,7 +413,8 @@ int __efuse_read_iter(struct efuse_conn *ec, struct kiocb *iocb,
 	backed = efuse_data_file(ff);
 	if (!backed && !efuse_cached_file(ec, ff, file_inode(file)))
 		return efuse_no_choice(ec, false);
-	choice = efuse_choose(ec, &io, iocb, to, false, backed);
+	efuse_io_fill(&io, iocb, to, backed);
+	choice = efuse_ask_program(ec, &io, false);
 	if (choice < 0)
 		return EFUSE_AS_USUAL;
 	path = choice & EFUSE_IO_PATH;
@@ -490,7 +488,8 @@ int __efuse_write_iter(struct efuse_conn *ec, struct kiocb *iocb,
 	/* Without a backing file writes go to the daemon, and take blocks away */
 	if (!efuse_data_file(ff))
 		return efuse_no_choice(ec, true);
-	choice = efuse_choose(ec, &io, iocb, from, true, true);
+	efuse_io_fill(&io, iocb, from, true);
+	choice = efuse_ask_program(ec, &io, true);
 	if (choice < 0)
 		return EFUSE_AS_USUAL;
 	if ((choice & EFUSE_IO_PATH) == EFUSE_IO_DAEMON)

@@ -27,6 +27,7 @@ struct efuse_change {
 };
 
 struct efuse_icache;
+struct efuse_pages;
 
 /* A change of data under way, in blocks; see cache.c */
 struct efuse_write {
@@ -55,6 +56,8 @@ struct efuse_request {
 	struct inode *inode;
 	struct efuse_change change;
 	struct efuse_write write;
+	/* A page fill's: where the reply is kept, or NULL; see pages.c */
+	struct efuse_pages *pages;
 	/* When name and attributes of the answer were learnt; 0: to be asked for again */
 	u64 entry_seq;
 	u64 attr_seq;

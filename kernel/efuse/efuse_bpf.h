@@ -41,6 +41,7 @@
 #define EFUSE_IO_DSYNC		(1U << 2)	/* to be on the medium at its end */
 #define EFUSE_IO_APPEND		(1U << 3)	/* at the end, wherever that is */
 #define EFUSE_IO_BACKED		(1U << 4)	/* there is a backing file */
+#define EFUSE_IO_PAGES		(1U << 5)	/* pages of the page cache are filled */
 
 /* efuse_io.reason: why a request did not take the path that was chosen */
 #define EFUSE_IO_AS_CHOSEN	0

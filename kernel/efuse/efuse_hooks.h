@@ -30,6 +30,10 @@ int __efuse_read_iter(struct efuse_conn *ec, struct kiocb *iocb,
 int __efuse_write_iter(struct efuse_conn *ec, struct kiocb *iocb,
 		       struct iov_iter *from, ssize_t *ret);
 bool __efuse_has_data(struct efuse_conn *ec);
+bool __efuse_fill_pages(struct efuse_conn *ec, struct fuse_file *ff,
+			struct fuse_args_pages *ap, loff_t pos, size_t count);
+void __efuse_pages_filled(struct fuse_mount *fm, struct fuse_args_pages *ap,
+			  ssize_t res);
 void __efuse_data_changed(struct efuse_icache *ic);
 void __efuse_inode_gone(struct fuse_inode *fi);
 void __efuse_opened(struct efuse_conn *ec, struct efuse_icache *ic);
@@ -240,6 +244,29 @@ static inline bool efuse_has_data(const struct fuse_file *ff)
 	struct efuse_conn *ec = efuse_conn(ff->fm->fc);
 
 	return ec && __efuse_has_data(ec);
+}
+
+/*
+ * Locked pages are to be filled by a READ of @count bytes whose arguments are there.
+ * True if it is done, as by a reply of out_args[0].size bytes. Otherwise the daemon
+ * is asked, and efuse_pages_filled() is called with what came of that, before others
+ * see the pages.
+ */
+static inline bool efuse_fill_pages(struct fuse_file *ff,
+				    struct fuse_args_pages *ap, loff_t pos,
+				    size_t count)
+{
+	struct efuse_conn *ec = efuse_conn(ff->fm->fc);
+
+	return ec && __efuse_fill_pages(ec, ff, ap, pos, count);
+}
+
+/* The daemon's reply to that: bytes, or a negative error. */
+static inline void efuse_pages_filled(struct fuse_mount *fm,
+				      struct fuse_args_pages *ap, ssize_t res)
+{
+	if (ap->args.efuse.pages)
+		__efuse_pages_filled(fm, ap, res);
 }
 
 /* The cache's part of an inode, NULL if there never was one. */

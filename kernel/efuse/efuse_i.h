@@ -219,6 +219,7 @@ int efuse_bpf_init(void);
 extern struct workqueue_struct *efuse_data_wq;
 int efuse_data_init(void);
 void efuse_data_exit(void);
+int efuse_ask_program(struct efuse_conn *ec, struct efuse_io *io, bool write);
 void efuse_io_end(struct efuse_conn *ec, struct efuse_io *io, bool write,
 		  u32 path, ssize_t res, u64 began);
 void efuse_request_begin(struct fuse_mount *fm, struct fuse_args *args);

@@ -17,6 +17,7 @@ mod module;
 mod noopen;
 mod odd;
 mod outside;
+mod pages;
 mod phases;
 mod pjdfstest;
 mod posix;
@@ -195,6 +196,12 @@ pub const ALL: &[Check] = &[
         title: "cached data stay within their budget, and go at detach, unmount and under pressure",
         applies: Applies::Only(&["efuse-cache", "efuse-cache-backed", "efuse-prelim"]),
         run: cache::run,
+    },
+    Check {
+        name: "pages",
+        title: "pages of the page cache are filled from cached data, with what the file has",
+        applies: Applies::Only(&["efuse-cache"]),
+        run: pages::run,
     },
     Check {
         name: "phases",

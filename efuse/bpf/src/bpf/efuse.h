@@ -29,6 +29,7 @@
 #define EFUSE_IO_DSYNC	(1U << 2)
 #define EFUSE_IO_APPEND (1U << 3)
 #define EFUSE_IO_BACKED (1U << 4)
+#define EFUSE_IO_PAGES	(1U << 5)
 
 /* efuse_ops.flags: replies depend on who asks; cached data hold beyond the next open */
 #define EFUSE_OPS_PER_CALLER	(1U << 0)
