@@ -284,6 +284,17 @@ static inline void efuse_data_changed(struct inode *inode)
 		__efuse_data_changed(ic);
 }
 
+/*
+ * The daemon's attributes say that the data of an inode are others, ahead of what
+ * that does to pages, which are filled from the cache. Data of a backing file are read
+ * there, and its times change with every write of ours.
+ */
+static inline void efuse_data_outdated(struct inode *inode)
+{
+	if (!fuse_inode_backing(get_fuse_inode(inode)))
+		efuse_data_changed(inode);
+}
+
 /* A file was opened, and its page cache is not to be kept. */
 static inline void efuse_opened(struct inode *inode)
 {

@@ -4,10 +4,17 @@
 //! that passed under it says something only if it was on to the end.
 
 use std::fs;
+use std::path::Path;
 
 use crate::error::AgentError;
 
 const STATS: &str = "/proc/lockdep_stats";
+
+/// Whether the kernel has lockdep at all.
+#[must_use]
+pub fn is_there() -> bool {
+    Path::new(STATS).exists()
+}
 
 /// What the kernel says of it; `None` where there is no lockdep.
 ///

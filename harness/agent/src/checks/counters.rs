@@ -19,6 +19,7 @@ use efuse_probes::kernel;
 
 use crate::fio;
 use crate::layout;
+use crate::lockdep;
 use crate::measure::{self, Measure};
 
 const JOBS: u32 = 2;
@@ -52,6 +53,10 @@ const LOOK: Duration = Duration::from_millis(10);
 const ALL_BY_DAEMON: &[&str] = &["fuse", "efuse-bare", "libfuse"];
 
 pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
+    if lockdep::is_there() {
+        let reason = "lockdep puts another function where probes look for waits for a lock";
+        return Err(Trouble::Skip(reason.to_owned()));
+    }
     if let Err(reason) = site.agent.perf() {
         return fail(format!("the self-test of perf events: {reason}"));
     }

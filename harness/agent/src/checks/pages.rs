@@ -5,13 +5,14 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use efuse_bpf::{Dev, data_counts};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Site, Trouble, fail};
+use super::{Site, Trouble, fail, plugin};
 use crate::error::AgentError;
 
 /// More than one request, and no multiple of a page.
@@ -77,11 +78,58 @@ fn drive(site: &mut Site<'_>, rng: &mut ChaCha8Rng) -> Result<String, Trouble> {
     if after.asked == before.asked {
         return fail("the daemon was not asked for anything that was changed");
     }
+    outdated(site)?;
     Ok(format!(
         "read and mapped from the cache alone; {} KiB of pages from it and {} requests beside {CHANGES} changes",
         (after.cached - before.cached) >> 10,
         after.asked - before.asked
     ))
+}
+
+/// A daemon that is not the only one to change its files.
+const SHARED: &str = r#"
+id = "shared"
+title = "StackFS with a cache, of files that others change"
+fs_type = "efuse"
+command = [
+    "stackfs", "{lower}", "{mountpoint}",
+    "--device", "/dev/efuse", "--fstype", "efuse", "--workers", "{threads}",
+    "--entry-timeout", "0", "--attr-timeout", "0", "--allow-other",
+    "--policy", "cache", "--cache-size", "8",
+]
+[ready]
+line = "ready"
+[needs]
+devices = ["/dev/efuse"]
+"#;
+
+/// A change below shows in an open file as soon as its attributes do, as it does without a cache.
+fn outdated(site: &Site<'_>) -> Result<(), Trouble> {
+    let shared = plugin("shared", SHARED.to_owned())?;
+    let mut mounted = site.mount_with(&shared, &site.context("shared"))?;
+    let [path, below] = [mounted.root(), site.lower.as_path()].map(|root| root.join("shared"));
+    let result = (|| {
+        fs::write(&below, [0; 2 * BLOCK]).map_err(AgentError::io(&below, "write"))?;
+        let file = File::open(&path).map_err(AgentError::io(&path, "open"))?;
+        for n in 1..7_u8 {
+            fs::write(&below, [n; 2 * BLOCK]).map_err(AgentError::io(&below, "write"))?;
+            // A time of its own
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(n.into());
+            let changed = File::options().write(true).open(&below);
+            changed
+                .and_then(|changed| changed.set_modified(time))
+                .map_err(AgentError::io(&below, "date"))?;
+            file.metadata().map_err(AgentError::io(&path, "stat"))?;
+            let mut there = [0; 2 * BLOCK];
+            file.read_exact_at(&mut there, 0)
+                .map_err(AgentError::io(&path, "read"))?;
+            compare("changed below", &there, &[n; 2 * BLOCK])?;
+        }
+        Ok(())
+    })();
+    mounted.alive()?;
+    mounted.unmount()?;
+    result
 }
 
 type Look = fn(&Site<'_>, &Path, &[u8]) -> Result<(), Trouble>;
