@@ -14,7 +14,7 @@ use crate::error::{AgentError, Result};
 use crate::fio::barrier::{Phase, Whose};
 use crate::fio::{self, Barrier, Invocation, Report, command};
 use crate::limit::Limit;
-use crate::served::Programs;
+use crate::served::OwnCounts;
 
 /// The FUSE connection of a mount, if it is one.
 pub(crate) fn connection(mounted: &Mounted) -> Option<Connection<'_>> {
@@ -39,7 +39,7 @@ pub(crate) struct Count<'a> {
     daemon: Option<u32>,
     kernel_only: bool,
     kernel: Option<kernel::Probes>,
-    programs: Option<Programs>,
+    own: Option<OwnCounts>,
     prepared: Option<(u32, Prepared)>,
     window: Option<Window>,
     counters: Option<Counters>,
@@ -56,14 +56,14 @@ impl<'a> Count<'a> {
             daemon: mounted.daemon_pid(),
             kernel_only: mounted.family().is_none() && mounted.daemon_pid().is_none(),
             kernel: None,
-            programs: None,
+            own: None,
             prepared: None,
             window: None,
             counters: None,
             problems: Vec::new(),
         };
-        match Programs::of(mounted) {
-            Ok(programs) => count.programs = programs,
+        match OwnCounts::of(mounted) {
+            Ok(own) => count.own = own,
             Err(e) => count.problems.push(e.to_string()),
         }
         if probes == Probes::On {
@@ -99,9 +99,9 @@ impl Phase for Count<'_> {
         let Some((fio, prepared)) = self.prepared.take() else {
             return;
         };
-        if let Some(Err(e)) = self.programs.as_mut().map(Programs::start) {
+        if let Some(Err(e)) = self.own.as_mut().map(OwnCounts::start) {
             self.problems.push(e.to_string());
-            self.programs = None;
+            self.own = None;
         }
         self.window = Some(prepared.start());
         if let Some(Err(e)) = self.kernel.as_ref().map(|k| k.start(fio, self.daemon)) {
@@ -118,13 +118,8 @@ impl Phase for Count<'_> {
         // First, so that the slower looks of the others are not counted.
         let stopped = probes.as_ref().map(kernel::Probes::pause);
         let mut counters = window.close();
-        match self.programs.take().map(|p| p.served()) {
-            Some(Ok((served, adaptive))) => {
-                counters.served = served;
-                counters.adaptive = adaptive;
-            }
-            Some(Err(e)) => self.problems.push(e.to_string()),
-            None => {}
+        if let Some(Err(e)) = self.own.take().map(|own| own.read(&mut counters)) {
+            self.problems.push(e.to_string());
         }
         let read = probes.map(|p| p.read(&mut counters));
         for result in [stopped, read].into_iter().flatten() {

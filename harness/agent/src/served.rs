@@ -1,15 +1,19 @@
-//! Who served the requests of a measured phase: what the programs of an eFUSE mount have
-//! counted between its edges.
+//! What an eFUSE mount has counted by itself between the edges of a measured phase: who served
+//! the requests that its programs saw, and what its ring channels had to do.
 
 use std::collections::BTreeMap;
 
-use efuse_bpf::{Attached, BpfError, Counts, Dev, attached_to, data_counts, opcode_name};
-use efuse_model::counters::{Adaptive, Served};
+use efuse_bpf::{
+    Attached, BpfError, ChannelCounts, Counts, Dev, KernelCounts, attached_to, kernel_counts,
+    opcode_name, ring_counts,
+};
+use efuse_model::counters::{Adaptive, BY_BACKING, BY_CACHE, Channel, Counters, FILLED, Served};
 use efuse_systems::Mounted;
 
-/// The programs of a mount.
-pub(crate) struct Programs {
-    set: Attached,
+/// The counts of a mount with programs, with rings, or with both.
+pub(crate) struct OwnCounts {
+    dev: Dev,
+    programs: Option<Attached>,
     before: Moment,
 }
 
@@ -18,8 +22,8 @@ pub(crate) struct Programs {
 struct Moment {
     /// By the programs, by opcode.
     programs: BTreeMap<u32, Counts>,
-    /// By the kernel, by name.
-    kernel: BTreeMap<String, u64>,
+    /// By the kernel.
+    kernel: KernelCounts,
     /// How the policy chose paths for data, if it does so by file.
     adaptive: Option<efuse_bpf::Adaptive>,
 }
@@ -28,11 +32,12 @@ struct Moment {
 /// they were answers to.
 const KEPT: [(&str, &str); 2] = [("kept_lookup", "LOOKUP"), ("kept_getattr", "GETATTR")];
 
-impl Programs {
-    /// `None` where none are attached, as on every mount that is not eFUSE's.
+impl OwnCounts {
+    /// `None` where there are neither programs nor rings, as on every mount that is not
+    /// eFUSE's.
     ///
     /// # Errors
-    /// If the kernel does not tell what is attached.
+    /// If the kernel does not tell what there is.
     pub fn of(mounted: &Mounted) -> Result<Option<Self>, BpfError> {
         if mounted.family() != Some("efuse") {
             return Ok(None);
@@ -40,14 +45,19 @@ impl Programs {
         let Some(minor) = mounted.connection() else {
             return Ok(None);
         };
-        match attached_to(Dev::new(0, minor)) {
-            Ok(set) => Ok(Some(Self {
-                set,
-                before: Moment::default(),
-            })),
-            Err(BpfError::NotAttached { .. }) => Ok(None),
-            Err(e) => Err(e),
-        }
+        let dev = Dev::new(0, minor);
+        let programs = match attached_to(dev) {
+            Ok(set) => Some(set),
+            Err(BpfError::NotAttached { .. }) => None,
+            Err(e) => return Err(e),
+        };
+        // Rings are made before a mount is ready.
+        let counted = programs.is_some() || !ring_counts(dev)?.is_empty();
+        Ok(counted.then(|| Self {
+            dev,
+            programs,
+            before: Moment::default(),
+        }))
     }
 
     /// The phase begins.
@@ -60,21 +70,29 @@ impl Programs {
     }
 
     fn now(&self) -> Result<Moment, BpfError> {
-        Ok(Moment {
-            programs: self.set.counts()?,
-            kernel: data_counts(self.set.dev)?,
-            adaptive: self.set.adaptive()?,
-        })
+        let mut now = Moment {
+            kernel: kernel_counts(self.dev)?,
+            ..Moment::default()
+        };
+        if let Some(set) = &self.programs {
+            now.programs = set.counts()?;
+            now.adaptive = set.adaptive()?;
+        }
+        Ok(now)
     }
 
-    /// What was counted since, by opcode, and how paths for data were chosen.
+    /// Adds what was counted since: by opcode, how paths for data were chosen, and the load of
+    /// channels.
     ///
     /// # Errors
     /// If the counters cannot be read.
-    pub fn served(&self) -> Result<(Vec<Served>, Option<Adaptive>), BpfError> {
+    pub fn read(&self, counters: &mut Counters) -> Result<(), BpfError> {
         let now = self.now()?;
-        let served = between(&self.before, &now);
-        let adaptive = now.adaptive.map(|now| {
+        if self.programs.is_some() {
+            counters.served = between(&self.before, &now);
+        }
+        counters.channels = loads(&self.before.kernel.channels, &now.kernel.channels);
+        counters.adaptive = now.adaptive.map(|now| {
             let then = self.before.adaptive.unwrap_or_default();
             // A file that the policy does not know any more takes its rounds with it.
             Adaptive {
@@ -85,8 +103,39 @@ impl Programs {
                 short_rounds: now.short_rounds.saturating_sub(then.short_rounds),
             }
         });
-        Ok((served, adaptive))
+        Ok(())
     }
+}
+
+/// What each channel had to do between two moments, and what it is like at the later one.
+fn loads(before: &[ChannelCounts], after: &[ChannelCounts]) -> Vec<Channel> {
+    let none = ChannelCounts::new();
+    let pairs = after.iter().enumerate();
+    let pairs = pairs.map(|(n, after)| (before.get(n).unwrap_or(&none), after));
+    let load = |(before, after): (&ChannelCounts, &ChannelCounts)| {
+        let now = |what: &str| after.get(what).copied().unwrap_or_default();
+        let since = |what: &str| {
+            // Redirected ones are counted without a lock, and could go back by one.
+            now(what).saturating_sub(before.get(what).copied().unwrap_or_default())
+        };
+        Channel {
+            requests: since("requests"),
+            polled: since("polled"),
+            waited: since("waited"),
+            redirected: since("redirected"),
+            migrated: since("migrated"),
+            forgets: since("forgets"),
+            interrupts: since("interrupts"),
+            wakeups: since("wakeups"),
+            bad: since("bad"),
+            depth: now("depth"),
+            in_flight: now("in_flight"),
+            waiting: now("waiting"),
+            sleepers: now("sleepers"),
+            service_ns: now("service_ns"),
+        }
+    };
+    pairs.map(load).collect()
 }
 
 /// Two opcodes without a name are one row.
@@ -102,7 +151,7 @@ fn between(before: &Moment, after: &Moment) -> Vec<Served> {
         }
     };
     for (word, opcode) in KEPT {
-        let of = |moment: &Moment| moment.kernel.get(word).copied().unwrap_or_default();
+        let of = |moment: &Moment| moment.kernel.data.get(word).copied().unwrap_or_default();
         let row = rows.entry(opcode).or_insert_with(|| new(opcode));
         add(&mut row.kernel, "kept", of(after) - of(before));
     }
@@ -118,22 +167,18 @@ fn between(before: &Moment, after: &Moment) -> Vec<Served> {
     for (way, opcode) in [("read", "READ"), ("write", "WRITE")] {
         let of = |what: &str| {
             let name = format!("{way}_{what}");
-            let at = |moment: &Moment| moment.kernel.get(&name).copied().unwrap_or_default();
+            let at = |moment: &Moment| moment.kernel.data.get(&name).copied().unwrap_or_default();
             at(after) - at(before)
         };
         let row = rows.entry(opcode).or_insert_with(|| new(opcode));
         let (backing, daemon) = (of("backing"), of("daemon"));
         let filled = of("miss");
-        add(&mut row.kernel, "cache", of("cache"));
+        add(&mut row.kernel, BY_CACHE, of("cache"));
         // What the cache lacked was read into it: from the backing file where there is one, else
         // from the daemon.
         let from_backing = filled.min(backing);
-        add(
-            &mut row.kernel,
-            "backing file, into the cache",
-            from_backing,
-        );
-        add(&mut row.kernel, "backing file", backing - from_backing);
+        add(&mut row.kernel, FILLED, from_backing);
+        add(&mut row.kernel, BY_BACKING, backing - from_backing);
         let mut left = daemon;
         for (word, n) in [
             ("miss", filled - from_backing),
@@ -174,7 +219,10 @@ mod tests {
             learnt: 3,
             ..Counts::default()
         };
-        let kept = |n| [("kept_lookup".to_owned(), n)].into();
+        let kept = |n| KernelCounts {
+            data: [("kept_lookup".to_owned(), n)].into(),
+            ..KernelCounts::default()
+        };
         let served = between(
             &Moment {
                 programs: [(1, then)].into(),
@@ -198,7 +246,10 @@ mod tests {
     #[test]
     fn data_are_told_by_path() {
         let moment = |counts: &[(&str, u64)]| Moment {
-            kernel: counts.iter().map(|(k, n)| ((*k).to_owned(), *n)).collect(),
+            kernel: KernelCounts {
+                data: counts.iter().map(|(k, n)| ((*k).to_owned(), *n)).collect(),
+                ..KernelCounts::default()
+            },
             ..Moment::default()
         };
         let before = moment(&[("read_cache", 7)]);
@@ -222,5 +273,47 @@ mod tests {
         let after = moment(&[("read_daemon", 20), ("read_miss", 20)]);
         let served = between(&Moment::default(), &after);
         assert_eq!(words(&served[0].passed), r#"{"miss": 20}"#);
+    }
+
+    #[test]
+    fn what_channels_count_is_told_of_the_phase_and_their_state_at_its_end() {
+        let counts = |all: &[(&str, u64)]| -> ChannelCounts {
+            all.iter().map(|(k, n)| ((*k).to_owned(), *n)).collect()
+        };
+        let before = [
+            counts(&[("requests", 40), ("service_ns", 9000), ("sleepers", 5)]),
+            counts(&[("requests", 7), ("redirected", 2)]),
+        ];
+        let after = [
+            counts(&[("requests", 140), ("service_ns", 700), ("sleepers", 4)]),
+            counts(&[("requests", 7), ("redirected", 1), ("depth", 64)]),
+        ];
+        let wanted = [
+            Channel {
+                requests: 100,
+                service_ns: 700,
+                sleepers: 4,
+                ..Channel::default()
+            },
+            Channel {
+                depth: 64,
+                ..Channel::default()
+            },
+        ];
+        assert_eq!(loads(&before, &after), wanted);
+        assert_eq!(loads(&[], &[]), []);
+    }
+
+    #[test]
+    fn every_figure_of_a_channel_that_is_shown_is_stored() {
+        // Each with a value of its own, under the name that the kernel gives it.
+        let names = include_str!("../../../kernel/efuse/balance.c")
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("SHOW(\"")?.split('"').next());
+        let shown: ChannelCounts = names.map(str::to_owned).zip(1..).collect();
+        assert!(shown.len() >= 14, "{shown:?}");
+        let stored = serde_json::to_value(loads(&[], std::slice::from_ref(&shown))[0]).unwrap();
+        let stored: ChannelCounts = serde_json::from_value(stored).unwrap();
+        assert_eq!(stored, shown);
     }
 }

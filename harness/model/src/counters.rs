@@ -148,6 +148,47 @@ pub struct Adaptive {
     pub short_rounds: u64,
 }
 
+/// In [`Served::kernel`] of READ and WRITE: the cache had it.
+pub const BY_CACHE: &str = "cache";
+/// Likewise: the cache lacked it, and it was read into it from the backing file.
+pub const FILLED: &str = "backing file, into the cache";
+/// Likewise: it went to the backing file alone.
+pub const BY_BACKING: &str = "backing file";
+
+/// What a ring channel had to do in the measured phase, and what it was like at its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Channel {
+    /// Requests that were sent in it.
+    pub requests: u64,
+    /// Those of them whose reply a caller found by polling.
+    pub polled: u64,
+    /// Requests that found no room.
+    pub waited: u64,
+    /// Requests that came from callers of other channels.
+    pub redirected: u64,
+    /// Requests that waited in other channels and were taken over.
+    pub migrated: u64,
+    /// FORGET.
+    pub forgets: u64,
+    /// INTERRUPT.
+    pub interrupts: u64,
+    /// Workers that were woken.
+    pub wakeups: u64,
+    /// Replies that made no sense.
+    pub bad: u64,
+    /// At the end: requests that have room at once.
+    pub depth: u64,
+    /// At the end: requests that had room.
+    pub in_flight: u64,
+    /// At the end: requests that waited for room.
+    pub waiting: u64,
+    /// At the end: workers that slept in the kernel.
+    pub sleepers: u64,
+    /// At the end: from sending to reply, nanoseconds, a moving average.
+    pub service_ns: u64,
+}
+
 /// Waiting for the lock of FUSE's input queue, by probes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockContention {
@@ -186,6 +227,10 @@ pub struct Counters {
     /// How paths for data were chosen; `None` where no policy chooses by file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adaptive: Option<Adaptive>,
+    /// The load of each ring channel, in the order of their numbers; empty for systems
+    /// without rings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<Channel>,
     /// Nodes that FORGET and BATCH_FORGET named; probes only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forgotten: Option<u64>,
@@ -195,4 +240,25 @@ pub struct Counters {
     /// What could not be counted here, with its reason, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_from_before_there_were_channels_can_be_read() {
+        let counters = Counters::default();
+        let old = serde_json::to_value(&counters).unwrap();
+        assert!(old.get("channels").is_none(), "{old}");
+        assert_eq!(serde_json::from_value::<Counters>(old).unwrap(), counters);
+        // A channel with fewer figures than there are now, and with one that is not known.
+        let text = r#"{"requests": 7, "service_ns": 900, "later": 1}"#;
+        let channel = Channel {
+            requests: 7,
+            service_ns: 900,
+            ..Channel::default()
+        };
+        assert_eq!(serde_json::from_str::<Channel>(text).unwrap(), channel);
+    }
 }
