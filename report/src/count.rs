@@ -10,7 +10,9 @@ use efuse_model::counters::{Counters, Requests, Switches};
 use efuse_model::histogram::Histogram;
 use serde::Serialize;
 
+use crate::choice::{self, Choice};
 use crate::input::{Measured, Run};
+use crate::rings::{self, Load};
 use crate::served::{self, Share};
 use crate::stats::{self, Interval};
 use crate::table::Point;
@@ -189,6 +191,10 @@ pub struct Cell {
     pub forgotten: Count,
     /// Who served the requests that programs saw, by opcode.
     pub served: Vec<Share>,
+    /// How a policy chose paths for data by file, where one did.
+    pub choice: Option<Choice>,
+    /// The load of ring channels, in the order of their numbers.
+    pub channels: Vec<Load>,
     /// Times that the queue's lock was not free; from probed repetitions.
     pub lock_contended: Count,
     /// Time waited for the queue's lock, nanoseconds; from probed repetitions.
@@ -408,6 +414,8 @@ impl Cell {
             requests: probed.requests(),
             forgotten: probed.count(|_, c| c.forgotten),
             served: served::of(run, test, system),
+            choice: choice::of(run, test, system),
+            channels: rings::of(run, test, system),
             lock_contended: probed.count(|_, c| c.queue_lock.map(|l| l.contended)),
             lock_wait_ns: probed.count(|_, c| c.queue_lock.map(|l| l.wait_ns)),
             missing: missing.into_iter().map(str::to_owned).collect(),

@@ -6,6 +6,7 @@
 
 use efuse_model::store::RunDir;
 
+pub mod choice;
 pub mod count;
 pub mod document;
 pub mod error;
@@ -15,6 +16,7 @@ pub mod metric;
 pub mod page;
 pub mod palette;
 pub mod paper;
+pub mod rings;
 pub mod scaling;
 pub mod served;
 pub mod table;

@@ -114,7 +114,7 @@ impl Table {
             let ratio = ratios
                 .iter()
                 .find(|r| r.key == group.key)
-                .and_then(|r| r.ratio(run, base.as_deref()?, seed));
+                .and_then(|r| r.ratio(run, base.as_deref()?));
             let [test, system, ..] = group.key;
             rows.push(Row {
                 test,
@@ -159,6 +159,49 @@ impl Table {
         self.rows
             .iter()
             .filter(move |r| r.op == op && r.metric == metric && r.test == test)
+    }
+
+    /// A system related to any other in a figure of a test, pair by pair as with the base;
+    /// `None` where no repetition has both.
+    #[must_use]
+    pub fn related(
+        &self,
+        run: &Run,
+        (test, op, metric): (&str, Op, Metric),
+        system: &str,
+        to: &str,
+    ) -> Option<Ratio> {
+        let of = |system| self.get(test, system, op, metric);
+        let base = of(to)?;
+        let pairs = of(system)?.points.iter().filter_map(|p| {
+            let b = base.points.iter().find(|b| b.repetition == p.repetition)?;
+            (b.value > 0.0).then(|| Point {
+                repetition: p.repetition,
+                value: p.value / b.value,
+            })
+        });
+        Ratio::of(run, test, (system, to), pairs.collect())
+    }
+}
+
+impl Ratio {
+    /// Of these pairs; `None` without any.
+    fn of(run: &Run, test: &str, (system, base): (&str, &str), points: Vec<Point>) -> Option<Self> {
+        let values: Vec<f64> = points.iter().map(|p| p.value).collect();
+        let interval = stats::bootstrap_median(&values, run.plan.seed);
+        let session = |of, repetition| session(run, test, of, repetition);
+        let across_sessions = points
+            .iter()
+            .filter(|p| session(system, p.repetition) != session(base, p.repetition))
+            .count();
+        Some(Self {
+            median: stats::median(&values)?,
+            interval,
+            n: values.len(),
+            verdict: Verdict::of(interval),
+            points,
+            across_sessions,
+        })
     }
 }
 
@@ -241,25 +284,9 @@ impl Group {
         Some((op, metric))
     }
 
-    fn ratio(&self, run: &Run, base: &str, seed: u64) -> Option<Ratio> {
-        let values: Vec<f64> = self.points.iter().map(|p| p.value).collect();
-        let median = stats::median(&values)?;
-        let interval = stats::bootstrap_median(&values, seed);
+    fn ratio(&self, run: &Run, base: &str) -> Option<Ratio> {
         let [test, system, ..] = &self.key;
-        let session = |of, repetition| session(run, test, of, repetition);
-        let across_sessions = self
-            .points
-            .iter()
-            .filter(|p| session(system, p.repetition) != session(base, p.repetition))
-            .count();
-        Some(Ratio {
-            median,
-            interval,
-            n: values.len(),
-            verdict: Verdict::of(interval),
-            points: self.points.clone(),
-            across_sessions,
-        })
+        Ratio::of(run, test, (system, base), self.points.clone())
     }
 }
 

@@ -440,6 +440,33 @@ fn the_page_works_in_a_browser() {
     }
 }
 
+/// The sections of the adaptive choice and of ring channels.
+#[test]
+fn choice_and_rings_work_in_a_browser() {
+    let Some(browser) = Browser::find() else {
+        return;
+    };
+    let runs = tempfile::tempdir().unwrap();
+    let run = common::choosing::fixture().write(runs.path());
+    let html = efuse_report::html(&run, None).unwrap();
+    let probed = browser.probed(&html);
+    for (width, dark) in [(1280, false), (390, true)] {
+        let what = format!("choice and rings, {width} px");
+        let found = browser.measure(&probed, width, dark);
+        check(&found, true, &what);
+        let of = |part: &str| {
+            let charts = found["charts"].as_array().unwrap().iter();
+            let of = charts.filter(|c| c["label"].as_str().unwrap().contains(part));
+            of.map(|c| c["lines"].as_u64().unwrap()).collect::<Vec<_>>()
+        };
+        // T1 and T2: of two systems reads and writes, or reads; two channels each.
+        assert_eq!(of("by the path that they took"), [4, 2], "{what}");
+        assert_eq!(of("requests by ring channel"), [4, 4], "{what}");
+        // Reads of both tests, writes of one.
+        assert_eq!(of("over the better fixed path"), [2, 1], "{what}");
+    }
+}
+
 /// Pages of several runs: a comparison, and a history of two environments.
 #[test]
 fn pages_of_several_runs_work_in_a_browser() {

@@ -3,7 +3,7 @@
 mod common;
 
 use common::counted::{self, done_counted};
-use common::{Fixture, system, test, twin};
+use common::{Fixture, skeleton, system, test, twin};
 use efuse_model::counters::Probes;
 use efuse_model::test::Pattern;
 use efuse_report::input::Run;
@@ -103,52 +103,6 @@ fn the_same_run_gives_the_same_page() {
     assert_eq!(once, efuse_report::html(&run, None).unwrap());
 }
 
-/// Sections, headings, captions and tables, with their text but without the charts.
-fn skeleton(html: &str) -> String {
-    let body = html.split_once("<body>").unwrap().1;
-    let body = body.split_once("<script>").unwrap().0;
-    let mut out = String::new();
-    let mut rest = body;
-    while let Some(from) = rest.find("<svg") {
-        out.push_str(&rest[..from]);
-        out.push_str("[chart]");
-        rest = rest[from..].split_once("</svg>").unwrap().1;
-    }
-    out.push_str(rest);
-    // One line per row, heading, paragraph and so on; then the markup goes.
-    for tag in [
-        "tr",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "p",
-        "li",
-        "figcaption",
-        "caption",
-        "dt",
-        "pre",
-        "summary",
-    ] {
-        out = out.replace(&format!("<{tag}"), &format!("\n<{tag}"));
-    }
-    for tag in ["td", "th", "dd"] {
-        out = out.replace(&format!("<{tag}"), &format!(" | <{tag}"));
-    }
-    let mut text = String::new();
-    let mut inside = false;
-    for c in out.chars() {
-        match c {
-            '<' => inside = true,
-            '>' => inside = false,
-            c if !inside => text.push(c),
-            _ => {}
-        }
-    }
-    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
-    lines.collect::<Vec<_>>().join("\n")
-}
-
 #[test]
 fn the_pages_skeleton() {
     let dir = tempfile::tempdir().unwrap();
@@ -200,6 +154,17 @@ fn the_counters_skeleton() {
     insta::assert_snapshot!(format!(
         "Distribution of{counters}\n\nContext switches (the document{published}"
     ));
+}
+
+/// The sections of the adaptive choice and of ring channels.
+#[test]
+fn the_skeleton_of_choice_and_rings() {
+    let dir = tempfile::tempdir().unwrap();
+    let html = efuse_report::html(&common::choosing::fixture().write(dir.path()), None).unwrap();
+    let text = skeleton(&html);
+    let (_, sections) = text.rsplit_once("\nThe adaptive choice").unwrap();
+    let (sections, _) = sections.split_once("\nPublished values").unwrap();
+    insta::assert_snapshot!(format!("The adaptive choice{sections}"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The page: one HTML document that needs nothing from anywhere.
 
 mod appendix;
+mod choice;
 pub mod compare;
 mod cpu;
 mod ctx;
@@ -11,6 +12,7 @@ mod parts;
 mod probes;
 mod published;
 mod requests;
+mod rings;
 mod scaling;
 mod served;
 mod sides;
@@ -62,6 +64,8 @@ pub fn render(run: &Run, table: &Table) -> Result<String, ReportError> {
     for (i, test) in plan.tests.iter().enumerate() {
         sections.push(tests::section(&page, i, test)?);
     }
+    sections.extend(choice::section(&page)?);
+    sections.extend(rings::section(&page)?);
     sections.push(published::section(&page)?);
     sections.extend(appendix::sections(&page));
     Ok(shell(&Shell {
@@ -126,6 +130,8 @@ fn contents(page: &Page<'_>) -> Markup {
                 @for (i, test) in page.run.plan.tests.iter().enumerate() {
                     li { a href=(format!("#test-{i}")) { (test.id) } }
                 }
+                @if choice::any(page) { li { a href="#choice" { "Adaptive choice" } } }
+                @if rings::any(page) { li { a href="#rings" { "Ring channels" } } }
                 li { a href="#published" { "Published values" } }
                 li { a href="#verification" { "Verification" } }
                 li { a href="#gaps" { "Left out" } }

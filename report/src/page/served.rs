@@ -80,7 +80,8 @@ fn why(page: &Page<'_>, test: &Test, system: &str) -> String {
     }
 }
 
-fn words(counts: &BTreeMap<String, u64>) -> String {
+/// Counts by their words, or a dash.
+pub fn words(counts: &BTreeMap<String, u64>) -> String {
     let all: Vec<_> = counts
         .iter()
         .map(|(word, n)| format!("{word} {}", format::count(*n)))

@@ -80,6 +80,7 @@ pub fn counters(operations: u64, fio: f64, daemon: Option<f64>) -> Counters {
         served: vec![],
         forgotten: None,
         adaptive: None,
+        channels: vec![],
         queue_lock: None,
         missing: vec![],
     }

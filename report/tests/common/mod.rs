@@ -2,6 +2,7 @@
 //! ever written outside a test's own temporary folder.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod choosing;
 pub mod counted;
 pub mod several;
 
@@ -371,4 +372,50 @@ pub fn everything(parent: &Path) -> RunDir {
     let run = f.write(parent);
     tear(&run);
     run
+}
+
+/// Sections, headings, captions and tables, with their text but without the charts.
+pub fn skeleton(html: &str) -> String {
+    let body = html.split_once("<body>").unwrap().1;
+    let body = body.split_once("<script>").unwrap().0;
+    let mut out = String::new();
+    let mut rest = body;
+    while let Some(from) = rest.find("<svg") {
+        out.push_str(&rest[..from]);
+        out.push_str("[chart]");
+        rest = rest[from..].split_once("</svg>").unwrap().1;
+    }
+    out.push_str(rest);
+    // One line per row, heading, paragraph and so on; then the markup goes.
+    for tag in [
+        "tr",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "p",
+        "li",
+        "figcaption",
+        "caption",
+        "dt",
+        "pre",
+        "summary",
+    ] {
+        out = out.replace(&format!("<{tag}"), &format!("\n<{tag}"));
+    }
+    for tag in ["td", "th", "dd"] {
+        out = out.replace(&format!("<{tag}"), &format!(" | <{tag}"));
+    }
+    let mut text = String::new();
+    let mut inside = false;
+    for c in out.chars() {
+        match c {
+            '<' => inside = true,
+            '>' => inside = false,
+            c if !inside => text.push(c),
+            _ => {}
+        }
+    }
+    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+    lines.collect::<Vec<_>>().join("\n")
 }
