@@ -15,7 +15,7 @@
 
 /* The interface's version, to be read as "MAJOR.MINOR" in /sys/fs/efuse/abi */
 #define EFUSE_ABI_MAJOR		1
-#define EFUSE_ABI_MINOR		1
+#define EFUSE_ABI_MINOR		2
 
 /* Type of an eFUSE mount, and of one that is backed by a block device */
 #define EFUSE_FS_TYPE		"efuse"
@@ -149,6 +149,10 @@ struct efuse_ring_setup {
 
 /* Wait until there is something in a ring of the channel */
 #define EFUSE_RING_WAIT		(1 << 0)
+/* The same, for so many milliseconds at most: ETIMEDOUT if nothing came (since 1.2) */
+#define EFUSE_RING_WAIT_MS_SHIFT	16
+#define EFUSE_RING_WAIT_MS(ms) \
+	(EFUSE_RING_WAIT | (__u32)(ms) << EFUSE_RING_WAIT_MS_SHIFT)
 
 /* Hand over replies in the complete ring, and take what waits for room */
 struct efuse_ring_enter {

@@ -53,6 +53,9 @@
  *	looks at pending_tail (full barrier in prepare_to_wait_event()); a caller has
  *	written pending_tail before it looks at the wait queue (full barrier in
  *	wq_has_sleeper()). One of them sees the other.
+ *	Worker whose time is up and caller: the worker looks at the rings once more
+ *	when it is out of the wait queue (ring_dev.c), so that it does not end with a
+ *	wakeup that was meant for a request.
  *	Spinning worker and caller: the worker takes itself out of spinners, with a
  *	full barrier, before it takes a request or enters the kernel, which
  *	looks at pending_tail. A caller reads spinners after a full barrier.

@@ -203,17 +203,36 @@ static struct efuse_channel *efuse_ring_channel(struct fuse_dev *fud, u32 nr)
 	return &ring->ch[array_index_nospec(nr, ring->channels)];
 }
 
+/*
+ * As wait_event_interruptible_exclusive(), for a time: there is none in the kernel that
+ * is both. What is left of the time, 0 if it is over, or -ERESTARTSYS. In jiffies, as
+ * nobody waits for the end of it.
+ */
+static long efuse_ring_wait(struct efuse_channel *ch, long timeout)
+{
+	might_sleep();
+	return ___wait_event(ch->waitq,
+			     ___wait_cond_timeout(efuse_has_work(ch)),
+			     TASK_INTERRUPTIBLE, 1, timeout,
+			     __ret = schedule_timeout(__ret));
+}
+
 static long efuse_ring_enter(struct fuse_dev *fud, void __user *argp)
 {
+	long left = MAX_SCHEDULE_TIMEOUT;
 	struct efuse_ring_enter enter;
 	struct efuse_channel *ch;
 	bool woken = false;
-	int err;
+	u32 ms;
 
 	if (copy_from_user(&enter, argp, sizeof(enter)))
 		return -EFAULT;
-	if (enter.flags & ~EFUSE_RING_WAIT)
+	ms = enter.flags >> EFUSE_RING_WAIT_MS_SHIFT;
+	if (enter.flags & ~EFUSE_RING_WAIT_MS(U16_MAX) ||
+	    (ms && !(enter.flags & EFUSE_RING_WAIT)))
 		return -EINVAL;
+	if (ms)
+		left = msecs_to_jiffies(ms);
 	ch = efuse_ring_channel(fud, enter.channel);
 	if (!ch)
 		return -EINVAL;
@@ -238,11 +257,16 @@ static long efuse_ring_enter(struct fuse_dev *fud, void __user *argp)
 		if (efuse_ring_steal(efuse_ring(&fud->fc->iq), ch))
 			continue;
 		atomic_inc(&ch->sleepers);
-		err = wait_event_interruptible_exclusive(ch->waitq,
-							 efuse_has_work(ch));
+		left = efuse_ring_wait(ch, left);
 		atomic_dec(&ch->sleepers);
-		if (err)
-			return err;
+		if (left < 0)
+			return left;
+		/*
+		 * Out of the queue: whatever comes from here on wakes somebody else. What
+		 * came before may have woken nobody but this one, as its time ended.
+		 */
+		if (!left && !efuse_has_work(ch))
+			return -ETIMEDOUT;
 		woken = true;
 	}
 }

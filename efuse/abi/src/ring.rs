@@ -125,12 +125,15 @@ pub const RING_BALANCE: u32 = 1;
 pub struct RingEnter {
     /// Which channel.
     pub channel: u32,
-    /// 0 or [`RING_WAIT`].
+    /// 0, or [`RING_WAIT`] and for how long ([`RING_WAIT_MS_SHIFT`]).
     pub flags: u32,
 }
 
 /// In [`RingEnter::flags`]: wait until there is something in a ring.
 pub const RING_WAIT: u32 = 1;
+/// Above this many bits in [`RingEnter::flags`]: for how many milliseconds at most, 0 for ever. The
+/// call ends with ETIMEDOUT if nothing came.
+pub const RING_WAIT_MS_SHIFT: u32 = 16;
 
 const fn iowr(direction: u32, number: u32, size: usize) -> libc::c_ulong {
     ((direction << 30) | ((size as u32) << 16) | (229 << 8) | number) as libc::c_ulong

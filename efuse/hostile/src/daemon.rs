@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use efuse_abi::ring::{
-    RING_ENTER, RING_HEAD, RING_SETUP, RING_WAIT, RingEnter, RingHeader, RingLayout, RingSetup,
-    RingSlot, SLOT_ASYNC, SLOT_DONE, SLOT_POLLED,
+    RING_ENTER, RING_HEAD, RING_SETUP, RING_WAIT, RING_WAIT_MS_SHIFT, RingEnter, RingHeader,
+    RingLayout, RingSetup, RingSlot, SLOT_ASYNC, SLOT_DONE, SLOT_POLLED,
 };
 use efuse_abi::wire::{InHeader, InitIn, InitOut, OutHeader};
 use rand::{Rng, RngExt as _};
@@ -179,11 +179,12 @@ fn serve(device: &File, channel: u32, memory: Memory, mut dice: impl Rng) {
             }
             let flags = match dice.random_range(0..8) {
                 0 => dice.random(),
-                1..4 => RING_WAIT,
+                1..3 => RING_WAIT,
+                3 => RING_WAIT | dice.random_range(0..40) << RING_WAIT_MS_SHIFT,
                 _ => 0,
             };
             enter(device, channel, flags);
-            if flags != RING_WAIT {
+            if flags & RING_WAIT == 0 {
                 thread::sleep(Duration::from_micros(dice.random_range(0..300)));
             }
             continue;
