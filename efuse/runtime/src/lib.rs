@@ -26,6 +26,7 @@
 
 mod buffer;
 mod cpu;
+mod crew;
 mod device;
 mod dispatch;
 mod fs;
@@ -36,6 +37,7 @@ mod session;
 mod slow;
 mod transport;
 mod uring;
+mod worker;
 
 pub use buffer::AlignedBuffer;
 pub use device::Device;

@@ -1,6 +1,4 @@
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,17 +11,23 @@ use efuse_abi::{
 use thiserror::Error;
 use zerocopy::IntoBytes;
 
-use crate::dispatch::{Head, Outcome, dispatch};
-use crate::fs::{Context, FileSystem};
+use crate::crew::{Crew, oversee};
+use crate::fs::FileSystem;
 use crate::notify::{Connection, Negotiation, Notifier};
-use crate::slow::{Delays, Hindered};
-use crate::transport::{Channel, Exchange, ReceiveError, Transport, TransportError};
+use crate::transport::{Channel, ReceiveError, Transport, TransportError};
+use crate::worker::Work;
 
 /// How a session runs.
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
     /// Number of worker threads; at least what the transport needs are started.
     pub workers: usize,
+    /// So many there may be in the end: where handlers block and the transport has
+    /// [lanes](Transport::lanes), more are started. No more than [`Self::workers`] keeps the number as
+    /// it is; `None` stands for twice as many as are started, and at least 64.
+    pub max_workers: Option<usize>,
+    /// A worker that was started later ends when it had nothing to do for so long.
+    pub patience: Duration,
     /// Largest READ or WRITE in bytes, a multiple of the page size.
     pub max_write: u32,
     /// How many asynchronous requests may be under way.
@@ -50,6 +54,8 @@ impl Default for SessionConfig {
     fn default() -> SessionConfig {
         SessionConfig {
             workers: std::thread::available_parallelism().map_or(2, usize::from),
+            max_workers: None,
+            patience: Duration::from_secs(5),
             max_write: 1 << 20,
             max_background: 4096,
             congestion_threshold: 3072,
@@ -117,16 +123,6 @@ pub enum SessionError {
     Panic(usize),
 }
 
-/// What the other workers must see of one: apart, so that workers share no cache line.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct WorkerState {
-    /// Unique id of the request in the handler, 0 for none.
-    current: AtomicU64,
-    /// Unique id of the request that was interrupted last.
-    interrupted: AtomicU64,
-}
-
 /// A running file system.
 #[derive(Debug)]
 pub struct Session {
@@ -148,51 +144,70 @@ impl Session {
         let max_write = config.max_write as usize;
         let mut channel = transport.channel(0, max_write)?;
         let flags = negotiate(&mut *channel, &**fs, &connection, config, transport.needs())?;
-        let dialect = Dialect::new(flags);
         let workers = config.workers.max(transport.workers_at_least()) + transport.extra_workers();
-        let states: Arc<[WorkerState]> = (0..workers).map(|_| WorkerState::default()).collect();
+        let most = config.max_workers.unwrap_or((2 * workers).max(64));
+        let lanes = if most > workers { transport.lanes() } else { 0 };
+        let most = if lanes == 0 { workers } else { most };
+        let crew = Arc::new(Crew::new(workers, most, lanes));
+        let work = Work {
+            fs: Arc::clone(fs),
+            crew: Arc::clone(&crew),
+            dialect: Dialect::new(flags),
+            slow_percent: config.slow_percent,
+            delay: config.delay,
+            delay_seed: config.delay_seed,
+        };
 
         let mut session = Session {
             threads: Vec::new(),
         };
         let mut first = Some(channel);
         let (opened, results) = mpsc::channel();
-        for worker in 0..states.len() {
+        for worker in 0..workers {
             let first = first.take();
-            let (fs, states) = (Arc::clone(fs), Arc::clone(&states));
+            let work = work.clone();
             let (transport, opened) = (Arc::clone(transport), opened.clone());
-            let hindered = Hindered {
-                percent: config.slow_percent,
-                delays: Delays::new(config.delay, config.delay_seed, worker),
-            };
-            let thread = std::thread::Builder::new()
-                .name(format!("efuse-{worker}"))
-                .spawn(move || {
-                    // On the thread that will use it: io_uring completes what a thread submitted
-                    // on that thread, and its buffers are best near its processor.
-                    let channel = match first {
-                        Some(channel) => Ok(channel),
-                        None => transport.channel(worker, max_write),
-                    };
-                    let mut channel = match channel {
-                        Ok(channel) => channel,
-                        Err(error) => {
-                            // The session does not start, and says why.
-                            let _ = opened.send(Err(error));
-                            return Ok(());
-                        }
-                    };
-                    // Nobody listens after the first error.
-                    let _ = opened.send(Ok(()));
-                    drop((opened, transport));
-                    fs.worker_start();
-                    serve(&mut *channel, &*fs, dialect, &states, worker, hindered)
-                })
-                .map_err(|source| SessionError::Thread { worker, source })?;
+            let thread = spawn(worker, move || {
+                // On the thread that will use it: io_uring completes what a thread submitted
+                // on that thread, and its buffers are best near its processor.
+                let channel = match first {
+                    Some(channel) => Ok(channel),
+                    None => transport.channel(worker, max_write),
+                };
+                let mut channel = match channel {
+                    Ok(channel) => channel,
+                    Err(error) => {
+                        // The session does not start, and says why.
+                        let _ = opened.send(Err(error));
+                        return Ok(());
+                    }
+                };
+                // Nobody listens after the first error.
+                let _ = opened.send(Ok(()));
+                drop((opened, transport));
+                work.run(&mut *channel, worker)
+            })?;
             session.threads.push(thread);
         }
         drop(opened);
         results.into_iter().collect::<Result<(), _>>()?;
+        if lanes > 0 {
+            let (transport, patience) = (Arc::clone(transport), config.patience);
+            let foreman = std::thread::Builder::new()
+                .name("efuse-foreman".to_owned())
+                .spawn(move || {
+                    oversee(&crew, &*transport, |lane, worker| {
+                        let mut channel = transport.extra_channel(lane, worker, patience)?;
+                        let work = work.clone();
+                        spawn(worker, move || work.run(&mut *channel, worker))
+                    })
+                })
+                .map_err(|source| SessionError::Thread {
+                    worker: workers,
+                    source,
+                })?;
+            session.threads.push(foreman);
+        }
         Ok(session)
     }
 
@@ -213,6 +228,16 @@ impl Session {
         }
         result
     }
+}
+
+fn spawn(
+    worker: usize,
+    work: impl FnOnce() -> Result<(), ReceiveError> + Send + 'static,
+) -> Result<JoinHandle<Result<(), ReceiveError>>, SessionError> {
+    std::thread::Builder::new()
+        .name(format!("efuse-{worker}"))
+        .spawn(work)
+        .map_err(|source| SessionError::Thread { worker, source })
 }
 
 fn negotiate<F: FileSystem>(
@@ -317,83 +342,4 @@ fn answer(negotiation: &Negotiation, config: &SessionConfig) -> (InitFlags, Init
         unused: [0; 6],
     };
     (flags, out)
-}
-
-/// The loop of one worker.
-fn serve<F: FileSystem>(
-    channel: &mut dyn Channel,
-    fs: &F,
-    dialect: Dialect,
-    states: &[WorkerState],
-    worker: usize,
-    mut hindered: Hindered,
-) -> Result<(), ReceiveError> {
-    let state = &states[worker];
-    let mut head = Head::EMPTY;
-    loop {
-        head.clear();
-        match channel.receive() {
-            Ok(()) => {}
-            Err(ReceiveError::Closed) => return Ok(()),
-            Err(error) => return Err(error),
-        }
-        let Exchange { request: raw, data } = channel.exchange();
-        let unique = raw.unique();
-        let outcome = match raw.decode(dialect) {
-            Ok(request) => {
-                if let Op::Interrupt(arg) = request.op {
-                    interrupt(states, arg.unique)
-                } else {
-                    state.current.store(unique, Ordering::Release);
-                    let cx = Context::new(request.header, request.extensions, &state.interrupted);
-                    let outcome = catch_unwind(AssertUnwindSafe(|| {
-                        hindered.call(|| dispatch(fs, &cx, &request, data, &mut head))
-                    }));
-                    state.current.store(0, Ordering::Release);
-                    outcome.unwrap_or_else(|_| {
-                        // The panic hook has printed message and place already.
-                        let opcode = Opcode::from_raw(request.header.opcode);
-                        eprintln!("the handler of {opcode:?} panicked; its caller gets EIO");
-                        if opcode.is_some_and(Opcode::wants_reply) {
-                            Outcome::Error(Errno::EIO)
-                        } else {
-                            Outcome::Silent
-                        }
-                    })
-                }
-            }
-            Err(DecodeError::Opcode(_)) => Outcome::Error(Errno::ENOSYS),
-            Err(error) => {
-                eprintln!("malformed request {unique}: {error}; answered EIO");
-                Outcome::Error(Errno::EIO)
-            }
-        };
-        let sent = match outcome {
-            Outcome::Silent => continue,
-            Outcome::Error(errno) => channel.reply(unique, Err(errno), &[], 0),
-            Outcome::Reply(data) => channel.reply(unique, Ok(()), head.as_bytes(), data),
-        };
-        match sent {
-            // ENOENT: the caller is gone. The next receive finds out about a closed connection.
-            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV | Errno::ECONNABORTED) => {}
-            Err(errno) => {
-                // The kernel refused the reply as malformed. Its caller must not wait for ever.
-                eprintln!("the kernel refused the reply to request {unique}: {errno}");
-                let _ = channel.reply(unique, Err(Errno::EIO), &[], 0);
-            }
-        }
-    }
-}
-
-/// Marks the request as interrupted where a worker has it. If none has, it is answered already, or
-/// read and not yet registered: EAGAIN makes the kernel send the interrupt again, and drop it if
-/// the request is gone. The reply to an INTERRUPT carries its own unique id.
-fn interrupt(states: &[WorkerState], unique: u64) -> Outcome {
-    for state in states {
-        if state.current.load(Ordering::Acquire) == unique {
-            state.interrupted.store(unique, Ordering::Relaxed);
-            return Outcome::Silent;
-        }
-    }
-    Outcome::Error(Errno::EAGAIN)
 }

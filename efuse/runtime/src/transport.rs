@@ -1,6 +1,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use efuse_abi::wire::InHeader;
 use efuse_abi::{DecodeError, Dialect, Errno, InitFlags, NotifyCode, Request};
@@ -15,6 +16,32 @@ pub trait Transport: Send + Sync {
     /// How many workers it takes for every request to be received.
     fn workers_at_least(&self) -> usize {
         1
+    }
+
+    /// Among how many groups of workers requests are shared out, once INIT is answered: worker `n`
+    /// belongs to lane `n` modulo their number. 0 where workers cannot be added.
+    fn lanes(&self) -> usize {
+        0
+    }
+
+    /// Whether something waits for a worker of this lane.
+    fn untaken(&self, _lane: usize) -> bool {
+        false
+    }
+
+    /// Opens a channel for one more worker of a lane, which reports [`ReceiveError::Idle`] when nothing
+    /// came for the time of `patience`.
+    fn extra_channel(
+        &self,
+        _lane: usize,
+        worker: usize,
+        _patience: Duration,
+    ) -> Result<Box<dyn Channel>, TransportError> {
+        Err(TransportError {
+            worker,
+            what: "add one to those of the start".to_owned(),
+            source: io::ErrorKind::Unsupported.into(),
+        })
     }
 
     /// Sends an unsolicited message: `parts` are sent back to back behind the header.
@@ -124,6 +151,9 @@ pub enum ReceiveError {
     /// Unmounted or aborted: the worker ends.
     #[error("the connection is closed")]
     Closed,
+    /// Nothing came for a while, and nothing waits for this worker: it may end.
+    #[error("nothing to do")]
+    Idle,
     /// Anything else is fatal for the worker.
     #[error("cannot receive requests")]
     Io(#[source] io::Error),

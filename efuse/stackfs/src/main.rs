@@ -80,6 +80,13 @@ struct Cli {
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: u16,
 
+    /// With rings: so many threads there may be when handlers block. One is started for a channel
+    /// whose threads are all in handlers and none of which came back for 10 ms, while something
+    /// waits there; it ends when it had nothing to do for 5 s. Not more than --workers keeps their
+    /// number as it is [default: twice the threads at the start, and at least 64].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    max_workers: Option<u16>,
+
     /// Let the kernel read and write regular files directly (Linux 6.9 or newer, as root). Falls
     /// back to the daemon where the kernel refuses.
     #[arg(long)]
@@ -263,6 +270,7 @@ fn run(cli: Cli) -> Result<()> {
     };
     let config = SessionConfig {
         workers: usize::from(cli.workers),
+        max_workers: cli.max_workers.map(usize::from),
         max_write,
         max_background: cli.max_background,
         congestion_threshold: cli.max_background - cli.max_background / 4,

@@ -166,13 +166,16 @@ pub const EFUSE_PRELIM: StackFs = StackFs {
     features: &[KernelFeature::EfuseBpf],
 };
 
+/// Requests come by rings, to as many threads as on every other system.
+const RINGS: &[&str] = &["--transport", "ring", "--max-workers", "{threads}"];
+
 /// Module 4 alone: the daemon answers everything, and requests come by rings, as in RFUSE.
 pub const RFUSE: StackFs = StackFs {
     id: "rfuse",
     title: "StackFS on eFUSE, requests in rings shared with the daemon",
     device: "/dev/efuse",
     fs_type: "efuse",
-    options: &["--transport", "ring"],
+    options: RINGS,
     features: &[KernelFeature::EfuseRing],
 };
 
@@ -185,6 +188,8 @@ pub const EFUSE: StackFs = StackFs {
     options: &[
         "--transport",
         "ring",
+        "--max-workers",
+        "{threads}",
         "--passthrough",
         "--policy",
         "prelim",

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use efuse_abi::ring::{RING_ENTER, RING_HEAD, RING_WAIT, RingEnter};
+use efuse_abi::ring::{RING_ENTER, RING_HEAD, RING_WAIT, RING_WAIT_MS_SHIFT, RingEnter};
 use efuse_abi::wire::{BatchForgetIn, ForgetOne, InHeader, InterruptIn};
 use efuse_abi::{Errno, Opcode};
 use zerocopy::IntoBytes;
@@ -42,6 +42,8 @@ pub(super) struct RingChannel {
     /// Where to stay, until the worker's thread has heard of it.
     cpu: Option<usize>,
     spin: Duration,
+    /// Flags for waiting.
+    wait: u32,
     current: Current,
     /// Arguments of what is made here, in words for their alignment.
     made: Vec<u64>,
@@ -59,13 +61,16 @@ impl RingChannel {
         index: u32,
         cpu: Option<usize>,
         spin: Duration,
+        patience: Option<Duration>,
     ) -> RingChannel {
+        let ms = patience.map_or(0, |time| time.as_millis().clamp(1, u16::MAX.into()) as u32);
         RingChannel {
             mapping,
             file,
             index,
             cpu,
             spin,
+            wait: RING_WAIT | ms << RING_WAIT_MS_SHIFT,
             current: Current::Nothing,
             made: Vec::new(),
             forgets: Vec::with_capacity(BATCH as usize),
@@ -88,6 +93,7 @@ impl RingChannel {
         match Errno::last() {
             // Replies are handed over before anything waits.
             Errno::EINTR => Ok(()),
+            Errno::ETIMEDOUT => Err(ReceiveError::Idle),
             Errno::ENODEV | Errno::ECONNABORTED => Err(ReceiveError::Closed),
             errno => Err(ReceiveError::Io(errno.into())),
         }
@@ -97,9 +103,10 @@ impl RingChannel {
     fn take(&mut self) -> bool {
         // An interrupt whose request was not found takes turns with requests: it may be one that
         // nobody has taken yet.
-        if let Some((unique, slot)) = self.again.pop()
-            && self.mapping.memory.unanswered(unique, slot)
-        {
+        while let Some((unique, slot)) = self.again.pop() {
+            if !self.mapping.memory.unanswered(unique, slot) {
+                continue;
+            }
             if let Some(taken) = self.mapping.memory.take_request() {
                 self.again.push((unique, slot));
                 self.current = Current::Request(taken);
@@ -198,12 +205,16 @@ impl Channel for RingChannel {
                 self.enter(0)?;
             }
             if self.take() {
+                // It came after that look.
+                if self.dirty {
+                    self.enter(0)?;
+                }
                 return Ok(());
             }
             if self.mapping.memory.backlog() {
                 self.enter(0)?;
             } else if !self.spin() {
-                self.enter(RING_WAIT)?;
+                self.enter(self.wait)?;
             }
         }
     }

@@ -188,7 +188,7 @@ fn map(file: &File, index: u32, layout: RingLayout) -> io::Result<Mapping> {
 impl Transport for Rings {
     fn channel(&self, worker: usize, max_write: usize) -> Result<Box<dyn Channel>, TransportError> {
         if self.inner.made.get().is_some() {
-            Ok(Box::new(self.inner.channel(worker)?))
+            Ok(Box::new(self.inner.channel(worker, worker, None)?))
         } else {
             Ok(Box::new(FirstChannel {
                 inner: Arc::clone(&self.inner),
@@ -203,6 +203,25 @@ impl Transport for Rings {
         self.inner.channels as usize
     }
 
+    fn lanes(&self) -> usize {
+        self.inner.made.get().map_or(0, Vec::len)
+    }
+
+    fn untaken(&self, lane: usize) -> bool {
+        let made = self.inner.made.get();
+        made.is_some_and(|made| made[lane].memory.has_work())
+    }
+
+    fn extra_channel(
+        &self,
+        lane: usize,
+        worker: usize,
+        patience: Duration,
+    ) -> Result<Box<dyn Channel>, TransportError> {
+        let channel = self.inner.channel(worker, lane, Some(patience))?;
+        Ok(Box::new(channel))
+    }
+
     fn notify(&self, code: NotifyCode, parts: &[&[u8]]) -> Result<(), Errno> {
         self.inner.device.notify(code, parts)
     }
@@ -213,7 +232,13 @@ impl Transport for Rings {
 }
 
 impl Inner {
-    fn channel(&self, worker: usize) -> Result<RingChannel, TransportError> {
+    /// An end of channel `index` modulo their number.
+    fn channel(
+        &self,
+        worker: usize,
+        index: usize,
+        patience: Option<Duration>,
+    ) -> Result<RingChannel, TransportError> {
         let error = |what: &str, source| TransportError {
             worker,
             what: what.to_owned(),
@@ -223,7 +248,7 @@ impl Inner {
             .made
             .get()
             .ok_or_else(|| error("find the rings", io::ErrorKind::NotFound.into()))?;
-        let index = worker % mappings.len();
+        let index = index % mappings.len();
         let file = self
             .device
             .clone_descriptor()
@@ -234,6 +259,7 @@ impl Inner {
             index as u32,
             self.config.pin.then_some(index),
             self.config.spin,
+            patience,
         ))
     }
 }
@@ -283,7 +309,7 @@ impl Channel for FirstChannel {
         }
         if result.is_ok() {
             self.inner.make()?;
-            let ring = self.inner.channel(self.worker);
+            let ring = self.inner.channel(self.worker, self.worker, None);
             self.ring = Some(ring.map_err(|error| Errno::from(error.source))?);
         }
         let device = self.device.as_mut().ok_or(Errno::ENODEV)?;
