@@ -3,8 +3,10 @@
 //! Each check gets a system mounted over a small fresh ext4 of its own.
 
 mod balance;
+mod blocked;
 mod bytes;
 mod cache;
+mod channels;
 mod coherence;
 mod concurrent;
 mod counters;
@@ -148,6 +150,12 @@ pub const ALL: &[Check] = &[
         title: "requests of one processor's callers go to the channels of others, under each policy",
         applies: Applies::Only(&["rfuse"]),
         run: balance::run,
+    },
+    Check {
+        name: "channels",
+        title: "rings with fewer channels, one processor for the daemon, processors that go, handlers that wait",
+        applies: Applies::Only(&["rfuse", "efuse"]),
+        run: channels::run,
     },
     Check {
         name: "hostile",
