@@ -309,6 +309,17 @@ static struct efuse_block *efuse_block_get(struct efuse_icache *ic,
 	return b;
 }
 
+/* Whether every block of a range is there, as far as can be said without holding them. */
+bool efuse_cache_has(struct efuse_icache *ic, pgoff_t first, pgoff_t last)
+{
+	pgoff_t index;
+
+	for (index = first; index <= last; index++)
+		if (!xa_load(&ic->blocks, index))
+			return false;
+	return true;
+}
+
 /*
  * Reads from blocks alone. Bytes read, or a negative number if not all of it is
  * there; @to is then as it was.
@@ -326,9 +337,8 @@ ssize_t efuse_cache_read(struct efuse_cache *cache, struct efuse_icache *ic,
 	    efuse_writing(ic, first, last))
 		return -EAGAIN;
 	/* Copying what then has to be read in one piece would be a waste */
-	for (index = first + 1; index <= last; index++)
-		if (!xa_load(&ic->blocks, index))
-			return -ENOENT;
+	if (!efuse_cache_has(ic, first + 1, last))
+		return -ENOENT;
 
 	for (index = first; index <= last; index++) {
 		size_t offset = offset_in_page(pos + done);

@@ -236,6 +236,7 @@ struct efuse_icache *efuse_icache_make(struct efuse_cache *cache,
 				       struct inode *inode);
 ssize_t efuse_cache_read(struct efuse_cache *cache, struct efuse_icache *ic,
 			 loff_t pos, struct iov_iter *to);
+bool efuse_cache_has(struct efuse_icache *ic, pgoff_t first, pgoff_t last);
 bool efuse_cache_holds(struct efuse_icache *ic, pgoff_t first, pgoff_t last);
 bool efuse_blocks_alloc(struct efuse_cache *cache, struct efuse_icache *ic,
 			pgoff_t first, struct efuse_block **blocks,

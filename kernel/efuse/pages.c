@@ -39,9 +39,13 @@ static bool efuse_pages_copy(struct efuse_conn *ec, struct efuse_icache *ic,
 			     struct fuse_args_pages *ap, loff_t pos,
 			     size_t *bytes)
 {
+	pgoff_t first = pos >> PAGE_SHIFT;
 	unsigned int i;
 
 	*bytes = 0;
+	/* What then has to be asked for in one piece would be copied in vain */
+	if (!efuse_cache_has(ic, first + 1, first + ap->num_pages - 1))
+		return false;
 	for (i = 0; i < ap->num_pages; i++) {
 		struct bio_vec bvec;
 		struct iov_iter iter;
@@ -110,7 +114,8 @@ bool __efuse_fill_pages(struct efuse_conn *ec, struct fuse_file *ff,
 	u64 began = 0;
 	int choice;
 
-	if (!rcu_access_pointer(ec->ops) || !io.cache_bytes || fuse_file_passthrough(ff) ||
+	if (!rcu_access_pointer(ec->ops) || !io.cache_bytes ||
+	    fuse_file_passthrough(ff) ||
 	    count != (size_t)ap->num_pages << PAGE_SHIFT)
 		return false;
 	choice = efuse_ask_program(ec, &io, false);
