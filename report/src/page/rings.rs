@@ -26,13 +26,12 @@ const DRAWN: usize = 16;
 
 /// Whether any system has rings whose load was stored.
 pub fn any(page: &Page<'_>) -> bool {
-    page.systems().any(|s| {
-        page.run
-            .plan
-            .tests
-            .iter()
-            .any(|t| !loads(page, t, s).is_empty())
-    })
+    page.systems().any(|s| has_rings(page, s))
+}
+
+fn has_rings(page: &Page<'_>, system: &PlannedSystem) -> bool {
+    let mut tests = page.run.plan.tests.iter();
+    tests.any(|t| !loads(page, t, system).is_empty())
 }
 
 fn loads<'a>(page: &'a Page<'_>, test: &Test, system: &PlannedSystem) -> &'a [Load] {
@@ -42,16 +41,7 @@ fn loads<'a>(page: &'a Page<'_>, test: &Test, system: &PlannedSystem) -> &'a [Lo
 
 /// Every test and every system with rings; nothing where there are none.
 pub fn section(page: &Page<'_>) -> Result<Option<Markup>, ReportError> {
-    let systems: Vec<&PlannedSystem> = page
-        .systems()
-        .filter(|s| {
-            page.run
-                .plan
-                .tests
-                .iter()
-                .any(|t| !loads(page, t, s).is_empty())
-        })
-        .collect();
+    let systems: Vec<_> = page.systems().filter(|s| has_rings(page, s)).collect();
     let tests: Vec<&Test> = page
         .run
         .plan
