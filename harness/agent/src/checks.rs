@@ -296,6 +296,21 @@ fn plugin(file: &str, description: impl Into<String>) -> Result<Plugin, Trouble>
     Plugin::parse(&Source::new(file, description)).map_err(|e| Trouble::Fail(e.to_string()))
 }
 
+/// `StackFS` on eFUSE with more options, as a system that a user describes. In them, `{threads}` stands for
+/// as many as the built-in systems have.
+fn stackfs(id: &str, options: &[&str]) -> Result<Plugin, Trouble> {
+    let words: String = options.iter().map(|word| format!(", {word:?}")).collect();
+    plugin(
+        id,
+        format!(
+            "id = {id:?}\ntitle = \"StackFS\"\nfs_type = \"efuse\"\n\
+             command = [\"stackfs\", \"{{lower}}\", \"{{mountpoint}}\", \"--device\", \"/dev/efuse\", \
+             \"--fstype\", \"efuse\"{words}]\n\
+             [ready]\nline = \"ready\"\n[needs]\ndevices = [\"/dev/efuse\"]\n"
+        ),
+    )
+}
+
 fn fail<T>(text: impl Into<String>) -> Result<T, Trouble> {
     Err(Trouble::Fail(text.into()))
 }

@@ -6,7 +6,7 @@ use std::thread::available_parallelism;
 
 use efuse_bpf::{Dev, Policy, Tunables, ring_counts};
 
-use super::{Site, Trouble, fail, plugin};
+use super::{Site, Trouble, fail, stackfs};
 use crate::error::AgentError;
 use crate::process;
 
@@ -15,20 +15,14 @@ const MIB: u32 = 4;
 const JOBS: u32 = 4;
 const DEPTH: u32 = 32;
 const POLICIES: [&str; 3] = ["balance", "balance-least", "balance-two"];
-const UNBALANCED: &str = r#"
-id = "unbalanced"
-title = "rings without balancing"
-fs_type = "efuse"
-command = [
-    "stackfs", "{lower}", "{mountpoint}",
-    "--device", "/dev/efuse", "--fstype", "efuse", "--workers", "{threads}", "--allow-other",
-    "--transport", "ring", "--ring-unbalanced",
-]
-[ready]
-line = "ready"
-[needs]
-devices = ["/dev/efuse"]
-"#;
+const UNBALANCED: &[&str] = &[
+    "--workers",
+    "{threads}",
+    "--allow-other",
+    "--transport",
+    "ring",
+    "--ring-unbalanced",
+];
 
 pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     if available_parallelism().map_or(1, usize::from) < 2 {
@@ -46,7 +40,7 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         said.push(format!("{policy} {moved}"));
     }
     site.unmount()?;
-    let unbalanced = plugin("unbalanced", UNBALANCED)?;
+    let unbalanced = stackfs("unbalanced", UNBALANCED)?;
     let mounted = site.mount_with(&unbalanced, &site.context("unbalanced"))?;
     site.root = mounted.root().to_owned();
     let dev = Dev::of_mount(&site.root)?;

@@ -16,7 +16,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::blocked::blocked;
-use super::{Site, Trouble, fail, plugin};
+use super::{Site, Trouble, fail, stackfs};
 use crate::error::AgentError;
 use crate::sys::{self, Aligned};
 
@@ -27,23 +27,16 @@ const DIRECT: usize = 64 << 10;
 const ROUNDS: u64 = 12;
 const CPUS: &str = "/sys/devices/system/cpu";
 
-/// The daemon, by its description.
-const STACKFS: &str = r#"
-id = "channels"
-title = "StackFS with rings"
-fs_type = "efuse"
-command = [
-    "stackfs", "{lower}", "{mountpoint}", "--device", "/dev/efuse", "--fstype", "efuse",
-    "--allow-other", "--transport", "ring", MORE
-]
-[ready]
-line = "ready"
-[needs]
-devices = ["/dev/efuse"]
-"#;
+const OPTIONS: &[&str] = &["--allow-other", "--transport", "ring"];
 /// As the system `efuse` has it.
-const PROGRAMS: &str =
-    r#""--passthrough", "--policy", "prelim", "--until-invalidated", "--cache-size", "8", "#;
+const PROGRAMS: &[&str] = &[
+    "--passthrough",
+    "--policy",
+    "prelim",
+    "--until-invalidated",
+    "--cache-size",
+    "8",
+];
 
 pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     site.unmount()?;
@@ -71,16 +64,14 @@ pub(super) fn mount(
     workers: usize,
     more: &[(&str, &str)],
 ) -> Result<Mounted, Trouble> {
-    let mut options = format!(r#""--workers", "{workers}", "#);
-    for (name, value) in more {
-        options += &format!(r#""{name}", "{value}", "#);
-    }
+    let workers = workers.to_string();
+    let mut options = [OPTIONS, &["--workers", &workers]].concat();
+    options.extend(more.iter().flat_map(|(name, value)| [name, value]));
     if site.system == "efuse" {
-        options += PROGRAMS;
+        options.extend(PROGRAMS);
     }
-    let description = STACKFS.replace("MORE", &options);
     let context = site.context("channels");
-    let mounted = site.mount_with(&plugin("channels", description)?, &context)?;
+    let mounted = site.mount_with(&stackfs("channels", &options)?, &context)?;
     let point = Some(context.mountpoint);
     site.watchdog.watch(mounted.daemon_pid(), point);
     Ok(mounted)
@@ -244,20 +235,21 @@ impl<'a> Load<'a> {
     }
 }
 
-/// A load, and nothing of it is left over.
-fn loaded(site: &Site<'_>, mounted: Mounted, channels: usize) -> Result<String, Trouble> {
-    let load = Load::new(site, &mounted, &online()?);
-    let rounds = load.during(&mut |load| load.go_on(site, ROUNDS * u64::from(site.effort)))?;
-    let requests = settled(site, &mounted, channels)?;
-    unmount(site, mounted)?;
-    Ok(format!("{rounds} rounds, {requests} requests"))
+/// A load from every processor that is online; the rounds that it did.
+fn loaded(site: &Site<'_>, mounted: &Mounted) -> Result<u64, Trouble> {
+    let load = Load::new(site, mounted, &online()?);
+    load.during(&mut |load| load.go_on(site, ROUNDS * u64::from(site.effort)))
 }
 
 fn fewer(site: &Site<'_>, channels: usize) -> Result<String, Trouble> {
     let mounted = mount(site, WORKERS, &[("--ring-channels", &channels.to_string())])?;
     let there = channels.min(possible()?);
-    let did = loaded(site, mounted, there)?;
-    Ok(format!("{there} channels: {did}"))
+    let rounds = loaded(site, &mounted)?;
+    let requests = settled(site, &mounted, there)?;
+    unmount(site, mounted)?;
+    Ok(format!(
+        "{there} channels: {rounds} rounds, {requests} requests"
+    ))
 }
 
 /// Processors that there may be, as the daemon counts them.
@@ -279,11 +271,7 @@ fn limited(site: &Site<'_>, pin: &str) -> Result<String, Trouble> {
     sched_setaffinity(Pid::from_raw(0), &all).map_err(AgentError::errno("it", "run everywhere"))?;
     let mounted = mounted?;
     let pid = mounted.daemon_pid().expect("it has a daemon");
-    let did = {
-        let load = Load::new(site, &mounted, &online()?);
-        let rounds = load.during(&mut |load| load.go_on(site, ROUNDS * u64::from(site.effort)))?;
-        format!("{rounds} rounds")
-    };
+    let rounds = loaded(site, &mounted)?;
     let threads = statuses(pid)?;
     for status in &threads {
         let list = status
@@ -298,7 +286,7 @@ fn limited(site: &Site<'_>, pin: &str) -> Result<String, Trouble> {
     settled(site, &mounted, possible()?)?;
     unmount(site, mounted)?;
     Ok(format!(
-        "{} threads on one processor, --pin {pin}: {did}",
+        "{} threads on one processor, --pin {pin}: {rounds} rounds",
         threads.len()
     ))
 }

@@ -4,15 +4,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Site, Trouble, fail, plugin};
+use super::{Site, Trouble, fail, stackfs};
 use crate::error::AgentError;
 use crate::limit::Limit;
 use crate::process;
 
 /// Which system is also tried with a daemon that waits: policy, and what to look at.
-const WITH_DELAYS: &[(&str, &str, &str)] = &[
-    ("efuse-meta", r#""metadata""#, "race"),
-    ("efuse-cache", r#""cache", "--cache-size", "8""#, "data"),
+const WITH_DELAYS: &[(&str, &[&str], &str)] = &[
+    ("efuse-meta", &["--policy", "metadata"], "race"),
+    (
+        "efuse-cache",
+        &["--policy", "cache", "--cache-size", "8"],
+        "data",
+    ),
 ];
 const RACE_S: u32 = 8;
 const DATA_S: u32 = 12;
@@ -21,22 +25,18 @@ const DELAYED_S: u32 = 12;
 /// A daemon whose replies are late and overtake each other, behind programs that learn from all of
 /// them, or a cache that fills from them; the kernel's own caches are off, so that every look
 /// meets the programs.
-const DELAYED: &str = r#"
-id = "delayed"
-title = "StackFS that waits, with programs"
-fs_type = "efuse"
-command = [
-    "stackfs", "{lower}", "{mountpoint}",
-    "--device", "/dev/efuse", "--fstype", "efuse", "--workers", "{threads}",
-    "--entry-timeout", "0", "--attr-timeout", "0", "--allow-other",
-    "--policy", @POLICY@, "--until-invalidated",
-    "--delay-replies-us", "2000", "--delay-seed", "@SEED@",
-]
-[ready]
-line = "ready"
-[needs]
-devices = ["/dev/efuse"]
-"#;
+const DELAYED: &[&str] = &[
+    "--workers",
+    "{threads}",
+    "--entry-timeout",
+    "0",
+    "--attr-timeout",
+    "0",
+    "--allow-other",
+    "--until-invalidated",
+    "--delay-replies-us",
+    "2000",
+];
 
 pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     let program = program(site)?;
@@ -54,10 +54,8 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     ];
     if let Some((_, policy, verb)) = WITH_DELAYS.iter().find(|(id, ..)| *id == site.system) {
         let seed: u32 = rand::random();
-        let description = DELAYED
-            .replace("@POLICY@", policy)
-            .replace("@SEED@", &seed.to_string());
-        let delayed = plugin("delayed", description)?;
+        let seeded = ["--delay-seed", &seed.to_string()];
+        let delayed = stackfs("delayed", &[DELAYED, policy, &seeded].concat())?;
         let mut mounted = site.mount_with(&delayed, &site.context("delayed"))?;
         let folder = mounted.root().join("delayed");
         fs::create_dir(&folder).map_err(AgentError::io(&folder, "create the folder"))?;

@@ -8,10 +8,11 @@ use std::path::Path;
 
 use efuse_bpf::{Dev, data_counts};
 use efuse_probes::kernel::Probes;
+use efuse_systems::plugin::Plugin;
 use efuse_systems::{MountContext, Mounted};
 
 use super::odd::Odd;
-use super::{Site, Trouble, fail, plugin};
+use super::{Site, Trouble, fail, stackfs};
 use crate::error::AgentError;
 use crate::measure;
 use crate::sys::{self, Aligned, Drop as Caches};
@@ -29,7 +30,7 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     site.unmount()?;
     let mut said = Vec::new();
     for policy in POLICIES {
-        let system = plugin("noopen", stackfs(policy))?;
+        let system = with_policy(policy)?;
         let mounted = site.mount_with(&system, &site.context("noopen"))?;
         said.push(one(site, policy, &mounted).map_err(|trouble| trouble.of(policy))?);
         mounted.unmount()?;
@@ -40,14 +41,14 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
 }
 
 /// The daemon, by its description.
-fn stackfs(policy: &str) -> String {
-    format!(
-        "id = \"noopen\"\ntitle = \"StackFS\"\nfs_type = \"efuse\"\n\
-             command = [\"stackfs\", \"{{lower}}\", \"{{mountpoint}}\", \"--device\", \
-             \"/dev/efuse\", \"--fstype\", \"efuse\", \"--allow-other\", \"--no-open\", \
-             \"--policy\", \"{policy}\", \"--until-invalidated\", \"--cache-size\", \"8\"]\n\
-             [ready]\nline = \"ready\"\n[needs]\ndevices = [\"/dev/efuse\"]\n"
-    )
+fn with_policy(policy: &str) -> Result<Plugin, Trouble> {
+    let options = ["--until-invalidated", "--cache-size", "8"];
+    let options = [
+        &["--allow-other", "--no-open", "--policy", policy][..],
+        &options,
+    ]
+    .concat();
+    stackfs("noopen", &options)
 }
 
 /// Over a file system that takes what was written when a file is closed: nobody tells the daemon of
@@ -59,7 +60,7 @@ fn late_below(site: &Site<'_>) -> Result<String, Trouble> {
         lower: odd.root().to_owned(),
         ..site.context("noopen")
     };
-    let mounted = site.mount_with(&plugin("noopen", stackfs("cache"))?, &context)?;
+    let mounted = site.mount_with(&with_policy("cache")?, &context)?;
     let path = mounted.root().join("f0");
     let open = File::options().append(true).open(&path);
     let mut file = open.map_err(AgentError::io(&path, "open"))?;

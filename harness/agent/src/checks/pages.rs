@@ -12,7 +12,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Site, Trouble, fail, plugin};
+use super::{Site, Trouble, fail, stackfs};
 use crate::error::AgentError;
 
 /// More than one request, and no multiple of a page.
@@ -87,25 +87,23 @@ fn drive(site: &mut Site<'_>, rng: &mut ChaCha8Rng) -> Result<String, Trouble> {
 }
 
 /// A daemon that is not the only one to change its files.
-const SHARED: &str = r#"
-id = "shared"
-title = "StackFS with a cache, of files that others change"
-fs_type = "efuse"
-command = [
-    "stackfs", "{lower}", "{mountpoint}",
-    "--device", "/dev/efuse", "--fstype", "efuse", "--workers", "{threads}",
-    "--entry-timeout", "0", "--attr-timeout", "0", "--allow-other",
-    "--policy", "cache", "--cache-size", "8",
-]
-[ready]
-line = "ready"
-[needs]
-devices = ["/dev/efuse"]
-"#;
+const SHARED: &[&str] = &[
+    "--workers",
+    "{threads}",
+    "--entry-timeout",
+    "0",
+    "--attr-timeout",
+    "0",
+    "--allow-other",
+    "--policy",
+    "cache",
+    "--cache-size",
+    "8",
+];
 
 /// A change below shows in an open file as soon as its attributes do, as it does without a cache.
 fn outdated(site: &Site<'_>) -> Result<(), Trouble> {
-    let shared = plugin("shared", SHARED.to_owned())?;
+    let shared = stackfs("shared", SHARED)?;
     let mut mounted = site.mount_with(&shared, &site.context("shared"))?;
     let [path, below] = [mounted.root(), site.lower.as_path()].map(|root| root.join("shared"));
     let result = (|| {
