@@ -401,6 +401,7 @@ static int efuse_ops_reg(void *kdata, struct bpf_link *link)
 	__efuse_all_changed(ec);
 	WRITE_ONCE(ec->keep, ops->flags & EFUSE_OPS_KEEP);
 	rcu_assign_pointer(ec->ops, ops);
+	efuse_set_changed(ec);
 	attachment = NULL;
 out:
 	mutex_unlock(&efuse_attach_lock);
@@ -430,6 +431,7 @@ static void efuse_ops_unreg(void *kdata, struct bpf_link *link)
 	if (attachment) {
 		WRITE_ONCE(attachment->fc->efuse->keep, false);
 		rcu_assign_pointer(attachment->fc->efuse->ops, NULL);
+		efuse_set_changed(attachment->fc->efuse);
 		list_del(&attachment->entry);
 	}
 	mutex_unlock(&efuse_attach_lock);
@@ -475,6 +477,7 @@ static int efuse_ops_update(void *kdata, void *old_kdata, struct bpf_link *link)
 		WRITE_ONCE(attachment->fc->efuse->keep,
 			   ops->flags & EFUSE_OPS_KEEP);
 		rcu_assign_pointer(attachment->fc->efuse->ops, ops);
+		efuse_set_changed(attachment->fc->efuse);
 	}
 	mutex_unlock(&efuse_attach_lock);
 	return err;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * eFUSE: data of regular files. A program chooses the path of each read and
- * write, then we do the I/O, after it has returned.
+ * eFUSE: data of regular files. A program chooses the path of reads and writes
+ * (choose.c), then we do the I/O, after it has returned.
  *
  * The choice is made where the system call enters the file system, ahead of pages
  * and requests. It concerns files with a backing file (FOPEN_PASSTHROUGH): their
@@ -24,16 +24,12 @@
  *
  * Locks: inode->i_rwsem of ours is outside that of the file below. fi->lock is
  * taken in process context only. Completions of reads may run in interrupts.
- *
- * A program sees a request again after it (EFUSE_IO_TELL), under RCU as always,
- * possibly in an interrupt, and by then perhaps of another set than the one before.
  */
 #include "efuse_i.h"
 
 #include <linux/cred.h>
 #include <linux/fs.h>
 #include <linux/ktime.h>
-#include <linux/mutex.h>
 #include <linux/percpu.h>
 #include <linux/slab.h>
 #include <linux/uio.h>
@@ -65,83 +61,6 @@ static struct efuse_conn *efuse_file_conn(const struct file *file)
 	const struct fuse_file *ff = file->private_data;
 
 	return efuse_conn(ff->fm->fc);
-}
-
-static void efuse_count(struct efuse_conn *ec, bool write, u32 path,
-			ssize_t bytes)
-{
-	this_cpu_inc(ec->io_stats->requests[write][path]);
-	if (bytes > 0)
-		this_cpu_add(ec->io_stats->bytes[write][path], bytes);
-}
-
-static void efuse_io_fill(struct efuse_io *io, struct kiocb *iocb,
-			  const struct iov_iter *iter, bool backed)
-{
-	const struct file *file = iocb->ki_filp;
-	const struct fuse_file *ff = file->private_data;
-
-	memset(io, 0, sizeof(*io));
-	io->nodeid = ff->nodeid;
-	io->offset = iocb->ki_pos;
-	io->size = iov_iter_count(iter);
-	io->file_size = i_size_read(file_inode(file));
-	if (iocb->ki_flags & IOCB_DIRECT)
-		io->flags |= EFUSE_IO_DIRECT;
-	if (!is_sync_kiocb(iocb))
-		io->flags |= EFUSE_IO_ASYNC;
-	if (iocb->ki_flags & IOCB_DSYNC)
-		io->flags |= EFUSE_IO_DSYNC;
-	if (iocb->ki_flags & IOCB_APPEND)
-		io->flags |= EFUSE_IO_APPEND;
-	if (backed)
-		io->flags |= EFUSE_IO_BACKED;
-	io->cache_bytes = READ_ONCE(efuse_file_conn(file)->cache.budget);
-}
-
-/* What the program chooses for @io, negative if there is none. */
-int efuse_ask_program(struct efuse_conn *ec, struct efuse_io *io, bool write)
-{
-	int (*program)(struct efuse_io *io);
-	const struct efuse_ops *ops;
-	int choice = -1;
-
-	rcu_read_lock();
-	ops = rcu_dereference(ec->ops);
-	program = ops ? (write ? ops->write : ops->read) : NULL;
-	if (program) {
-		choice = program(io);
-		if ((choice & EFUSE_IO_PATH) >= EFUSE_IO_PATHS)
-			choice = EFUSE_IO_DAEMON;
-	}
-	rcu_read_unlock();
-	return choice;
-}
-
-/* A request that took a path of ours has ended. */
-void efuse_io_end(struct efuse_conn *ec, struct efuse_io *io, bool write,
-		  u32 path, ssize_t res, u64 began)
-{
-	int (*program)(struct efuse_io *io);
-	const struct efuse_ops *ops;
-
-	efuse_count(ec, write, path, res);
-	if (io->reason)
-		this_cpu_inc(ec->io_stats->reasons[write][io->reason]);
-	if (!began)
-		return;
-	io->path = path;
-	io->result = res;
-	io->time_ns = ktime_get_ns() - began;
-	/* Copying is all there is to it */
-	if (path == EFUSE_IO_CACHE)
-		io->busy_ns = io->time_ns;
-	rcu_read_lock();
-	ops = rcu_dereference(ec->ops);
-	program = ops ? (write ? ops->write_after : ops->read_after) : NULL;
-	if (program)
-		program(io);
-	rcu_read_unlock();
 }
 
 /* A write to the backing file has ended; @pos is behind what it wrote. */
@@ -413,8 +332,7 @@ int __efuse_read_iter(struct efuse_conn *ec, struct kiocb *iocb,
 	backed = efuse_data_file(ff);
 	if (!backed && !efuse_cached_file(ec, ff, file_inode(file)))
 		return efuse_no_choice(ec, false);
-	efuse_io_fill(&io, iocb, to, backed);
-	choice = efuse_ask_program(ec, &io, false);
+	choice = efuse_choose(ec, iocb, to, backed, false, &io);
 	if (choice < 0)
 		return EFUSE_AS_USUAL;
 	path = choice & EFUSE_IO_PATH;
@@ -488,8 +406,7 @@ int __efuse_write_iter(struct efuse_conn *ec, struct kiocb *iocb,
 	/* Without a backing file writes go to the daemon, and take blocks away */
 	if (!efuse_data_file(ff))
 		return efuse_no_choice(ec, true);
-	efuse_io_fill(&io, iocb, from, true);
-	choice = efuse_ask_program(ec, &io, true);
+	choice = efuse_choose(ec, iocb, from, true, true, &io);
 	if (choice < 0)
 		return EFUSE_AS_USUAL;
 	if ((choice & EFUSE_IO_PATH) == EFUSE_IO_DAEMON)
@@ -633,97 +550,6 @@ void efuse_request_end(struct fuse_mount *fm, struct fuse_args *args, u64 child)
 	}
 	rcu_read_unlock();
 }
-
-/*
- * The file "efuse" of a connection in the control file system: how data went, a
- * name and a number a line.
- */
-static const char * const efuse_path_names[EFUSE_IO_PATHS] = {
-	[EFUSE_IO_DAEMON] = "daemon",
-	[EFUSE_IO_BACKING] = "backing",
-	[EFUSE_IO_CACHE] = "cache",
-};
-
-static const char * const efuse_reason_names[EFUSE_IO_REASONS] = {
-	[EFUSE_IO_NO_BACKING] = "no_backing",
-	[EFUSE_IO_SET_ID] = "set_id",
-	[EFUSE_IO_ERROR] = "error",
-	[EFUSE_IO_MISS] = "miss",
-	[EFUSE_IO_UNFIT] = "unfit",
-};
-
-static int efuse_data_show(const struct efuse_conn *ec, char *buf, int size)
-{
-	static const char * const way[2] = { "read", "write" };
-	struct efuse_io_stats sum = {};
-	int len = 0;
-	int cpu, w, i;
-
-	for_each_possible_cpu(cpu) {
-		const u64 *one = (const u64 *)per_cpu_ptr(ec->io_stats, cpu);
-
-		for (i = 0; i < sizeof(sum) / sizeof(u64); i++)
-			((u64 *)&sum)[i] += one[i];
-	}
-	for (w = 0; w < 2; w++) {
-		for (i = 0; i < EFUSE_IO_PATHS; i++)
-			len += scnprintf(buf + len, size - len,
-					 "%s_%s %llu\n%s_%s_bytes %llu\n",
-					 way[w], efuse_path_names[i],
-					 sum.requests[w][i], way[w],
-					 efuse_path_names[i], sum.bytes[w][i]);
-		for (i = 1; i < EFUSE_IO_REASONS; i++)
-			len += scnprintf(buf + len, size - len,
-					 "%s_%s %llu\n", way[w],
-					 efuse_reason_names[i],
-					 sum.reasons[w][i]);
-	}
-	len += scnprintf(buf + len, size - len,
-			 "cache_budget %lu\ncache_used %lu\ncache_blocks %lu\n",
-			 READ_ONCE(ec->cache.budget),
-			 atomic_long_read(&ec->cache.used),
-			 READ_ONCE(ec->cache.blocks));
-	len += efuse_kept_show(ec, buf + len, size - len);
-	return len;
-}
-
-static ssize_t efuse_ctl_read(struct file *file, char __user *buf, size_t len,
-			      loff_t *ppos)
-{
-	struct fuse_conn *fc;
-	struct efuse_conn *ec;
-	size_t size, used = 0;
-	ssize_t ret = 0;
-	char *text;
-
-	mutex_lock(&fuse_mutex);
-	fc = file_inode(file)->i_private;
-	if (fc)
-		fc = fuse_conn_get(fc);
-	mutex_unlock(&fuse_mutex);
-	if (!fc)
-		return 0;
-	size = PAGE_SIZE + efuse_ring_show_size(fc);
-	ret = -ENOMEM;
-	text = kvmalloc(size, GFP_KERNEL);
-	if (!text)
-		goto out;
-	ec = efuse_conn(fc);
-	if (ec)
-		used = efuse_data_show(ec, text, PAGE_SIZE);
-	used += efuse_ring_show(fc, text + used, size - used);
-	ret = simple_read_from_buffer(buf, len, ppos, text, used);
-	kvfree(text);
-out:
-	fuse_conn_put(fc);
-	return ret;
-}
-
-const struct file_operations efuse_ctl_ops = {
-	.owner = THIS_MODULE,
-	.read = efuse_ctl_read,
-	.llseek = generic_file_llseek,
-};
 
 int efuse_data_init(void)
 {

@@ -34,6 +34,24 @@
 #define EFUSE_IO_PATHS		3
 #define EFUSE_IO_PATH		0xff
 #define EFUSE_IO_TELL		(1U << 8)	/* run the program after it, too */
+/*
+ * What is alike need not be asked about: of the same node, direction, size and
+ * flags, but for requests that have a block of the sample. Holds until an answer
+ * for that node and direction lacks it, or another set is attached.
+ */
+#define EFUSE_IO_KEEP		(1U << 9)
+
+/*
+ * The sample is one block of each group of 8 times what a request has, rounded up to a
+ * power of two but no more than 16, so that it takes in one request of 8 of up to
+ * that size: the block whose number in the group is the remainder of a hash,
+ * h = ((nodeid * NODE) ^ (group << 3 | order)) * MIX; h ^= h >> 32.
+ */
+#define EFUSE_SAMPLE_BLOCK	4096
+#define EFUSE_SAMPLE_GROUP	8	/* << order */
+#define EFUSE_SAMPLE_ORDER	4	/* at most */
+#define EFUSE_SAMPLE_NODE	0x9e3779b97f4a7c15ULL
+#define EFUSE_SAMPLE_MIX	0xff51afd7ed558ccdULL
 
 /* efuse_io.flags */
 #define EFUSE_IO_DIRECT		(1U << 0)	/* O_DIRECT */

@@ -7,6 +7,7 @@
 
 #include <linux/atomic.h>
 #include <linux/bvec.h>
+#include <linux/percpu.h>
 #include <linux/rcupdate.h>
 #include <linux/siphash.h>
 #include <linux/types.h>
@@ -48,6 +49,8 @@ struct efuse_io_stats {
 	u64 bytes[2][EFUSE_IO_PATHS];
 	/* By direction: those that took another path than was chosen */
 	u64 reasons[2][EFUSE_IO_REASONS];
+	/* By direction: those that a program was asked about */
+	u64 asked[2];
 };
 
 /* Data of an inode in memory, see cache.c. */
@@ -136,6 +139,8 @@ struct efuse_conn {
 	struct efuse_ops __rcu *ops;
 	/* EFUSE_OPS_KEEP of the attached set */
 	bool keep;
+	/* Another one for each set, 0 before the first. Under efuse_attach_lock */
+	u16 set_nr;
 	/* Goes up with every change */
 	atomic64_t clock;
 	/* Nothing that was learnt before this is used */
@@ -215,13 +220,27 @@ int efuse_kept_show(const struct efuse_conn *ec, char *buf, int size);
 /* bpf.c */
 int efuse_bpf_init(void);
 
+/* choose.c */
+int efuse_choose(struct efuse_conn *ec, const struct kiocb *iocb,
+		 const struct iov_iter *iter, bool backed, bool write,
+		 struct efuse_io *io);
+void efuse_set_changed(struct efuse_conn *ec);
+int efuse_ask_program(struct efuse_conn *ec, struct efuse_io *io, bool write);
+void efuse_io_end(struct efuse_conn *ec, struct efuse_io *io, bool write,
+		  u32 path, ssize_t res, u64 began);
+
+static inline void efuse_count(struct efuse_conn *ec, bool write, u32 path,
+			       ssize_t bytes)
+{
+	this_cpu_inc(ec->io_stats->requests[write][path]);
+	if (bytes > 0)
+		this_cpu_add(ec->io_stats->bytes[write][path], bytes);
+}
+
 /* data.c */
 extern struct workqueue_struct *efuse_data_wq;
 int efuse_data_init(void);
 void efuse_data_exit(void);
-int efuse_ask_program(struct efuse_conn *ec, struct efuse_io *io, bool write);
-void efuse_io_end(struct efuse_conn *ec, struct efuse_io *io, bool write,
-		  u32 path, ssize_t res, u64 began);
 void efuse_request_begin(struct fuse_mount *fm, struct fuse_args *args);
 void efuse_request_end(struct fuse_mount *fm, struct fuse_args *args,
 		       u64 child);

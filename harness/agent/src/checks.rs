@@ -7,6 +7,7 @@ mod blocked;
 mod bytes;
 mod cache;
 mod channels;
+mod choices;
 mod coherence;
 mod concurrent;
 mod counters;
@@ -210,6 +211,12 @@ pub const ALL: &[Check] = &[
         title: "pages of the page cache are filled from cached data, with what the file has",
         applies: Applies::Only(&["efuse-cache"]),
         run: pages::run,
+    },
+    Check {
+        name: "choices",
+        title: "a path that programs chose holds for what is alike, and not beyond them",
+        applies: Applies::Only(&["efuse-bare"]),
+        run: choices::run,
     },
     Check {
         name: "phases",

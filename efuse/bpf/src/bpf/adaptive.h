@@ -19,6 +19,9 @@
  * other files: they are the machine's. The share of hits is the file's, and the last
  * round's alone.
  *
+ * Between probes the kernel keeps the path and asks about reads of the sample only, of
+ * which each counts for as many as there are to one.
+ *
  * Counts are shared by all processors without a lock. What goes wrong then is a few
  * reads of a probe, and never data: any path is right for any read.
  */
@@ -32,7 +35,7 @@
 const volatile struct adaptive_tunables {
 	/* Reads of a probe on the path that is not taken */
 	__u32 probe;
-	/* Of so many reads of a probe one is on that path, and one of all is told of */
+	/* Of so many reads of a probe one is on that path, and of all reads one is told of */
 	__u32 spread;
 	/* Reads of a round, the probe included. Here and in a probe 64 KiB more count once more */
 	__u32 round;
@@ -132,7 +135,8 @@ struct file_state {
 	__u32 trust;
 	/* Size of the last read, as an index of "usual" */
 	__u32 size;
-	__u32 pad;
+	/* Of the sample that it is in */
+	__u32 order;
 };
 
 struct {
@@ -312,49 +316,72 @@ static __noinline int predict(struct file_state *state)
 	return 0;
 }
 
+/* Reads of so many blocks to one that has a block of the sample. */
+static __always_inline __u64 reads_to_one(__u64 blocks, __u32 order)
+{
+	__u64 group = EFUSE_SAMPLE_GROUP << order;
+
+	return blocks && blocks < group ? group / blocks : 1;
+}
+
 static __always_inline int adaptive_read(struct efuse_io *io)
 {
 	__u64 blocks = (io->size + GHOST_BLOCK - 1) / GHOST_BLOCK;
 	struct file_state *state;
 	__u64 step = 1 + blocks / 16;
-	__u64 at, end, nth;
+	__u64 at, end, before, weight = 1;
+	__u32 order = efuse_sample_order(blocks);
 	int had, path;
 
 	if (!undecided(io))
-		return EFUSE_IO_BACKING;
+		return EFUSE_IO_BACKING | EFUSE_IO_KEEP;
 	state = file_state(io);
 	if (!state)
 		return EFUSE_IO_BACKING;
-	nth = __sync_fetch_and_add(&state->reads, 1) % adaptive.spread;
+	had = ghost_look(io, order, 0);
 	if (state->warm > 0) {
-		ghost_look(io, 0);
+		before = __sync_fetch_and_add(&state->reads, 1);
 		if (__sync_fetch_and_sub(&state->warm, blocks) > (__s64)blocks) {
 			io->cookie = 1;
-			return EFUSE_IO_CACHE | (nth ? 0 : EFUSE_IO_TELL);
+			return EFUSE_IO_CACHE |
+			       (before % adaptive.spread ? 0 : EFUSE_IO_TELL);
 		}
 		/* Hits were few because it was cold */
 		begin_counts(state);
 		state->at = 0;
 	}
-	had = ghost_look(io, 0);
 	if (had >= 0) {
+		state->order = order;
 		__sync_fetch_and_add(&state->looked, 1);
 		if (had)
 			__sync_fetch_and_add(&state->found, 1);
 	}
-	at = __sync_fetch_and_add(&state->at, step);
+	end = adaptive.probe * (adaptive.spread + 2);
+	if (state->at >= end) {
+		/* Others than those of the sample are counted with them */
+		if (had < 0)
+			return state->path | EFUSE_IO_KEEP;
+		weight = reads_to_one(blocks, order);
+	}
+	before = __sync_fetch_and_add(&state->reads, weight);
+	at = __sync_fetch_and_add(&state->at, step * weight);
 	if (at >= adaptive.round) {
 		state->at = step;
 		at = 0;
 	}
-	end = adaptive.probe * (adaptive.spread + 2);
 	/* By then the reads of the probe have ended, or nearly all of them */
 	if (at < end && at + step >= end)
 		predict(state);
 	path = state->path;
-	if (nth > 1)
+	if (at >= end) {
+		if (before / adaptive.spread == (before + weight) / adaptive.spread)
+			return path | EFUSE_IO_KEEP;
+		io->cookie = path == EFUSE_IO_CACHE;
+		return path | EFUSE_IO_TELL | EFUSE_IO_KEEP;
+	}
+	if (before % adaptive.spread > 1)
 		return path;
-	if (nth == 0) {
+	if (before % adaptive.spread == 0) {
 		if (at >= adaptive.probe * adaptive.spread)
 			return path;
 		path = path == EFUSE_IO_CACHE ? EFUSE_IO_BACKING : EFUSE_IO_CACHE;
@@ -410,13 +437,18 @@ static __always_inline int adaptive_write(struct efuse_io *io)
 {
 	__u64 nodeid = io->nodeid;
 	struct file_state *state;
+	int path;
 
 	if (!undecided(io))
-		return EFUSE_IO_BACKING;
-	if (io->size > ADAPTIVE_KEPT)
-		ghost_look(io, 1);
+		return EFUSE_IO_BACKING | EFUSE_IO_KEEP;
 	state = bpf_map_lookup_elem(&files, &nodeid);
-	return state && state->path == EFUSE_IO_CACHE ? EFUSE_IO_CACHE : EFUSE_IO_BACKING;
+	path = state && state->path == EFUSE_IO_CACHE ? EFUSE_IO_CACHE : EFUSE_IO_BACKING;
+	if (io->size <= ADAPTIVE_KEPT)
+		return path | EFUSE_IO_KEEP;
+	/* All of these are to be seen */
+	if (state)
+		ghost_look(io, state->order, 1);
+	return path;
 }
 
 #endif /* EFUSE_ADAPTIVE_H */

@@ -7,8 +7,8 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
-CHOOSE(read, EFUSE_IO_CACHE)
-CHOOSE(write, EFUSE_IO_CACHE)
+CHOOSE(read, EFUSE_IO_CACHE | EFUSE_IO_KEEP)
+CHOOSE(write, EFUSE_IO_CACHE | EFUSE_IO_KEEP)
 
 SEC(".struct_ops.link")
 struct efuse_ops cache = {

@@ -22,6 +22,34 @@
 #define EFUSE_IO_BACKING 1
 #define EFUSE_IO_CACHE	 2
 #define EFUSE_IO_TELL	 (1U << 8)
+/*
+ * Or need not be asked about what is alike: of the same node, direction, size and flags,
+ * but for requests with a block of the sample. Its next answer for that node and direction
+ * without this ends it.
+ */
+#define EFUSE_IO_KEEP	 (1U << 9)
+
+/*
+ * The sample is one block of each group of EFUSE_SAMPLE_GROUP << order, always the same; the
+ * order is that of the request's size, so that one request of so many has such a block.
+ */
+#define EFUSE_SAMPLE_BLOCK 4096
+#define EFUSE_SAMPLE_GROUP 8
+#define EFUSE_SAMPLE_ORDER 4 /* for 9 blocks and more */
+
+static __always_inline __u32 efuse_sample_order(__u64 blocks)
+{
+	return (blocks > 1) + (blocks > 2) + (blocks > 4) + (blocks > 8);
+}
+
+/* Which of the blocks of a group it is, by this number's remainder; as in kernel/efuse/choose.c. */
+static __always_inline __u64 efuse_sample_hash(__u64 nodeid, __u64 group, __u32 order)
+{
+	__u64 hash = (nodeid * 0x9e3779b97f4a7c15ULL) ^ (group << 3 | order);
+
+	hash *= 0xff51afd7ed558ccdULL;
+	return hash ^ (hash >> 32);
+}
 
 /* efuse_io.flags */
 #define EFUSE_IO_DIRECT (1U << 0)
