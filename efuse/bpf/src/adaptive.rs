@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_probe_has_to_fit_into_its_round() {
-        let numbers = [16u32, 8, 1024, 10, 3, 8192, 1 << 20, 10];
+        let numbers = [16u32, 8, 1024, 10, 3, 16384, 1 << 20, 10];
         let mut section: Vec<u8> = numbers.iter().flat_map(|n| n.to_ne_bytes()).collect();
         let one = |name: &str, number| [(name.to_owned(), number)];
         assert_eq!(set(&mut section, &one("take", 20)), Some(Ok(())));

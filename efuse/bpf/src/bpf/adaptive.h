@@ -2,8 +2,8 @@
 /*
  * The adaptive choice between cache and backing file, for each file apart.
  *
- * A file begins on the cache, for as many blocks as it has or fit, or for a round if it is
- * far larger, so that there is something to compare. Then come rounds: a probe, in which
+ * A file begins on the cache, for twice as many blocks as it has or as many as fit, or for a
+ * round if it is far larger, so that there is something to compare. Then come rounds: a probe, in which
  * some reads take the other path, between many that do not; a prediction that the cheaper
  * path stays so; the rest of the round. Of the reads on the path that is taken some are told of all the time.
  *
@@ -13,7 +13,8 @@
  * and that of a miss by the share of hits. On the cache that is known from the reads
  * themselves. Off it the reads of a probe say little, as they find a cold cache, and
  * the share is that of a model of it (ghost.h), less what the model was too good by
- * when that could be seen.
+ * when that could be seen. A cache that is taken again is cold as well, and it is the model
+ * that counts until as many blocks were read as in the beginning.
  *
  * Costs are averages over rounds, and begin with what is usual for reads of that size in
  * other files: they are the machine's. The share of hits is the file's, and the last
@@ -55,7 +56,7 @@ const volatile struct adaptive_tunables {
 	.round = 1024,
 	.take = 10,
 	.keep = 3,
-	.warm = 8192,
+	.warm = 16384,
 	.largest = 1 << 20,
 	.idle = 10,
 };
@@ -118,8 +119,9 @@ struct file_state {
 	/* Reads, and how far the round is; a large read counts for more than one there */
 	__u64 reads;
 	__u64 at;
-	/* Blocks until the first probe */
+	/* Blocks until the first probe, and until what the cache has says something of it */
 	__s64 warm;
+	__s64 cold;
 	struct cost cost[HOWS];
 	/* Since the last prediction: reads that were told of and chosen for the cache, hits */
 	__u64 told;
@@ -159,6 +161,19 @@ static __always_inline void begin(struct file_state *state)
 	state->idle = bpf_efuse_idle_ns(state->cpu);
 }
 
+/* Blocks that are read through a cold cache until it has most of what it will have. */
+static __always_inline __u64 warm_blocks(const struct efuse_io *io)
+{
+	__u64 blocks = io->file_size / GHOST_BLOCK;
+	__u64 room = io->cache_bytes / GHOST_BLOCK;
+
+	/* In any order: once over all of them would leave out a third */
+	if (blocks <= room)
+		return 2 * blocks;
+	/* Of what does not fit by far few blocks can be hit; which, the model finds out */
+	return blocks / 4 > room ? adaptive.round : room;
+}
+
 /* A file that is read for the first time. */
 static __noinline int file_begins(struct efuse_io *io)
 {
@@ -167,12 +182,8 @@ static __noinline int file_begins(struct efuse_io *io)
 		.path = EFUSE_IO_CACHE,
 		.trust = 256,
 	};
-	__u64 blocks = io->file_size / GHOST_BLOCK;
-	__u64 room = io->cache_bytes / GHOST_BLOCK;
+	__u64 blocks = warm_blocks(io);
 
-	/* Of what does not fit by far few blocks can be hit; which, the model finds out */
-	if (blocks > room)
-		blocks = blocks / 4 > room ? adaptive.round : room;
 	fresh.warm = blocks < adaptive.warm ? blocks : adaptive.warm;
 	begin(&fresh);
 	bpf_map_update_elem(&files, &nodeid, &fresh, BPF_NOEXIST);
@@ -243,12 +254,11 @@ static __always_inline __u64 hit_share(struct file_state *state)
 
 	if (state->path != EFUSE_IO_CACHE) {
 		/* What spoilt it may have ended */
-		if (state->trust < 256)
-			state->trust++;
+		state->trust += (256 - state->trust + 15) / 16;
 		return model * state->trust / 256;
 	}
-	if (!state->told)
-		return model;
+	if (!state->told || state->cold > 0)
+		return model * state->trust / 256;
 	share = state->hits * 256 / state->told;
 	if (model >= 32)
 		state->trust = share < model ? share * 256 / model : 256;
@@ -265,12 +275,19 @@ static __always_inline void begin_counts(struct file_state *state)
 	begin(state);
 }
 
+/* What a read counts for in a round. */
+static __always_inline __u64 read_steps(__u64 blocks)
+{
+	return 1 + blocks / 16;
+}
+
 /* Reads that a share of hits is taken from without doubt */
 #define MANY 64
 
 /* The end of a probe: the path until the next one. */
-static __noinline int predict(struct file_state *state)
+static __noinline int predict(struct file_state *state, struct efuse_io *io)
 {
+	__u64 blocks = (io->size + GHOST_BLOCK - 1) / GHOST_BLOCK;
 	__u64 backing, hit, miss, cache, share, margin;
 	__u32 path;
 	int measure;
@@ -300,8 +317,12 @@ static __noinline int predict(struct file_state *state)
 		path = EFUSE_IO_BACKING;
 	else if (path == EFUSE_IO_BACKING && cache * 100 < backing * (100 - adaptive.take))
 		path = EFUSE_IO_CACHE;
-	if (path != state->path)
+	if (state->cold > 0)
+		state->cold -= adaptive.round * blocks / read_steps(blocks);
+	if (path != state->path) {
 		state->changes++;
+		state->cold = path == EFUSE_IO_CACHE ? warm_blocks(io) : 0;
+	}
 	state->path = path;
 
 #pragma unroll
@@ -328,7 +349,7 @@ static __always_inline int adaptive_read(struct efuse_io *io)
 {
 	__u64 blocks = (io->size + GHOST_BLOCK - 1) / GHOST_BLOCK;
 	struct file_state *state;
-	__u64 step = 1 + blocks / 16;
+	__u64 step = read_steps(blocks);
 	__u64 at, end, before, weight = 1;
 	__u32 order = efuse_sample_order(blocks);
 	int had, path;
@@ -371,7 +392,7 @@ static __always_inline int adaptive_read(struct efuse_io *io)
 	}
 	/* By then the reads of the probe have ended, or nearly all of them */
 	if (at < end && at + step >= end)
-		predict(state);
+		predict(state, io);
 	path = state->path;
 	if (at >= end) {
 		if (before / adaptive.spread == (before + weight) / adaptive.spread)
