@@ -344,6 +344,7 @@ static struct fuse_conn *efuse_find_conn(u32 dev)
 			fuse_conn_put(found);
 			return ERR_PTR(-ENOMEM);
 		}
+		/* Pairs with efuse_conn() */
 		smp_store_release(&found->efuse, ec);
 	}
 	return found;

@@ -223,6 +223,7 @@ bool efuse_fill_begin(struct efuse_icache *ic, pgoff_t first, unsigned int n,
 		      u32 *all_seq)
 {
 	*all_seq = atomic_read(&ic->all.seq);
+	/* A write that ended before this has moved the seq already */
 	smp_rmb();
 	return !efuse_writing(ic, first, first + n - 1) &&
 	       !READ_ONCE(ic->fi->efuse_mapped);
@@ -428,6 +429,7 @@ void efuse_write_begin(struct efuse_icache *ic, pgoff_t first, pgoff_t last,
 	else
 		for (i = first; i <= last; i++)
 			atomic_inc(&efuse_slot(ic, i)->writing);
+	/* Who reads what is written after this sees that a write is under way */
 	smp_mb__after_atomic();
 }
 
@@ -491,6 +493,7 @@ void efuse_write_end(struct efuse_icache *ic, struct efuse_write *w,
 		xa_unlock_irqrestore(&ic->blocks, flags);
 		xa_lock_irqsave(&ic->blocks, flags);
 	}
+	/* The seq first; pairs with the barrier in efuse_fill_begin() */
 	smp_mb__before_atomic();
 	if (w->all)
 		atomic_dec(&ic->all.writing);
@@ -620,10 +623,12 @@ int efuse_cache_set_budget(struct efuse_cache *cache, u64 budget)
 		cache->shrinker = NULL;
 	} else {
 		unsigned long used = atomic_long_read(&cache->used);
+		unsigned long one = efuse_block_bytes();
 
 		if (used > budget)
-			efuse_cache_evict(cache, DIV_ROUND_UP(used - budget,
-					  efuse_block_bytes()), false);
+			efuse_cache_evict(cache,
+					  DIV_ROUND_UP(used - budget, one),
+					  false);
 	}
 	return 0;
 }

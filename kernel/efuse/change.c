@@ -247,6 +247,7 @@ void efuse_change_begin(struct efuse_conn *ec, struct fuse_args *args)
 			if (c->xattr)
 				atomic_inc(&node->xattr_changing);
 		}
+		/* Ahead of the request: what is learnt meanwhile is void */
 		smp_mb__after_atomic();
 		c->open = true;
 	}

@@ -43,6 +43,7 @@ extern const struct file_operations efuse_ctl_ops;
 /* Set once in a connection's life and freed with it. */
 static inline struct efuse_conn *efuse_conn(struct fuse_conn *fc)
 {
+	/* Pairs with the release where programs are attached first */
 	return smp_load_acquire(&fc->efuse);
 }
 
@@ -272,6 +273,7 @@ static inline void efuse_pages_filled(struct fuse_mount *fm,
 /* The cache's part of an inode, NULL if there never was one. */
 static inline struct efuse_icache *efuse_icache(struct inode *inode)
 {
+	/* Pairs with the exchange in efuse_icache_make() */
 	return smp_load_acquire(&get_fuse_inode(inode)->efuse_cache);
 }
 
@@ -345,6 +347,7 @@ size_t efuse_ring_show_size(struct fuse_conn *fc);
 
 static inline bool efuse_has_ring(struct fuse_conn *fc)
 {
+	/* Pairs with the release where rings are made */
 	return smp_load_acquire(&fc->iq.ops) == &efuse_ring_ops;
 }
 

@@ -104,6 +104,7 @@ static inline unsigned int efuse_write_most(const struct efuse_icache *ic)
 }
 
 struct efuse_cache {
+	/* Of the clock and of what is in it */
 	spinlock_t lock;
 	/* Blocks from the one to go next on, and their number */
 	struct list_head clock;

@@ -243,6 +243,7 @@ void efuse_flush_intr(struct efuse_channel *ch)
 		intr->slot = nr;
 		ch->stats.interrupts++;
 		WRITE_ONCE(ch->intr_tail, ch->intr_tail + 1);
+		/* The entry first; pairs with the daemon's acquire */
 		smp_store_release(&ch->hdr->intr_tail, ch->intr_tail);
 	}
 }
@@ -261,6 +262,7 @@ void efuse_flush_forgets(struct efuse_channel *ch)
 		forget->nodeid = link->forget_one.nodeid;
 		forget->nlookup = link->forget_one.nlookup;
 		WRITE_ONCE(ch->forget_tail, ch->forget_tail + 1);
+		/* The entry first; pairs with the daemon's acquire */
 		smp_store_release(&ch->hdr->forget_tail, ch->forget_tail);
 		ch->forgets = link->next;
 		if (!ch->forgets)
@@ -317,6 +319,7 @@ static void efuse_slot_send(struct efuse_channel *ch, struct fuse_req *req,
 		__set_bit(nr, ch->intr_map);
 	WRITE_ONCE(ch->pending[ch->pending_tail & (ch->depth - 1)], nr);
 	WRITE_ONCE(ch->pending_tail, ch->pending_tail + 1);
+	/* Slot and entry first; pairs with the daemon's acquire */
 	smp_store_release(&ch->hdr->pending_tail, ch->pending_tail);
 	if (test_bit(nr, ch->intr_map))
 		efuse_flush_intr(ch);
@@ -452,6 +455,7 @@ static bool efuse_slot_take(struct efuse_channel *ch, u32 nr,
 	u64 took;
 
 	spin_lock(&ch->lock);
+	/* Pairs with the daemon's release, after which the reply is there */
 	if (slot->state != SLOT_SENT || (req && slot->req != req) ||
 	    smp_load_acquire(&sh->status) != EFUSE_SLOT_DONE) {
 		spin_unlock(&ch->lock);
@@ -513,6 +517,7 @@ void __efuse_ring_poll(struct fuse_req *req)
 	u32 status;
 
 	while (!test_bit(FR_FINISHED, &req->flags)) {
+		/* As in efuse_slot_take(), which looks again */
 		if (smp_load_acquire(&sh->status) == EFUSE_SLOT_DONE) {
 			efuse_slot_take(ch, req->ring.slot, req);
 			return;

@@ -52,6 +52,7 @@ struct efuse_ring_stats {
 };
 
 struct efuse_channel {
+	/* Of all that is the kernel's own here, see ring.c */
 	spinlock_t lock;
 	bool connected;
 	/* Something on the list of those that wait may find room now */
