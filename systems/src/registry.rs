@@ -161,7 +161,7 @@ mod tests {
         let mut ids: Vec<&str> = registry.iter().map(System::id).collect();
         assert_eq!(
             registry.get("nope").err().unwrap().to_string(),
-            "unknown system \"nope\"; the systems are: ext4, libfuse, fuse, fuse-passthrough, fuse-uring, efuse-bare, extfuse, efuse-meta, efuse-meta-noopen, efuse-passthrough, efuse-cache, efuse-cache-backed, efuse-prelim, rfuse, efuse"
+            "unknown system \"nope\"; the systems are: ext4, libfuse, fuse, fuse-passthrough, fuse-uring, efuse-bare, extfuse, efuse-meta, efuse-meta-noopen, efuse-passthrough, efuse-cache, efuse-cache-backed, efuse-prelim, rfuse, rfuse-unbalanced, efuse"
         );
         let n = ids.len();
         ids.sort_unstable();

@@ -31,6 +31,7 @@
 //! file_size = "64MiB"
 //! runtime = "5s"             # and/or io = "512MiB": whichever comes first
 //! verify = { read = "4MiB", write = "1MiB", compare = true }
+//! options = { cpus_allowed = "0" }   # more of fio's, for the measured phase, as they are
 //!
 //! [[test]]
 //! id = "T1"
@@ -125,12 +126,13 @@ pub enum WorkloadError {
 }
 
 /// The built-in workloads: name and text.
-const BUILT_IN: [(&str, &str); 8] = [
+const BUILT_IN: [(&str, &str); 9] = [
     ("quick", include_str!("../quick.toml")),
     ("smoke", include_str!("../smoke.toml")),
     ("gate", include_str!("../gate.toml")),
     ("sweep", include_str!("../sweep.toml")),
     ("data", include_str!("../data.toml")),
+    ("rings", include_str!("../rings.toml")),
     ("metadata", include_str!("../metadata.toml")),
     ("paper-vm", include_str!("../paper-vm.toml")),
     ("paper-physical", include_str!("../paper-physical.toml")),

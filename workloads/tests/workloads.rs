@@ -188,6 +188,16 @@ fn tests_lie_over_defaults_and_keep_the_order_of_the_file() {
 }
 
 #[test]
+fn skewed_is_deep_on_one_processor() {
+    let rings = load("rings").unwrap();
+    let job = |id: &str| fio(rings.tests.iter().find(|t| t.id == id).unwrap()).clone();
+    let (mut skewed, deep) = (job("SKEW"), job("DEEP"));
+    assert_ne!(skewed, deep);
+    assert_eq!(skewed.options.remove("cpus_allowed").unwrap(), "0");
+    assert_eq!(skewed, deep);
+}
+
+#[test]
 fn what_a_workload_asks_of_its_repetitions() {
     let plain = good(TEST);
     assert_eq!((plain.probed, plain.precision), (0, None));
@@ -430,7 +440,7 @@ fn messages_about_matrices() {
 fn what_cannot_be_found() {
     assert_eq!(
         load("fast").unwrap_err().to_string(),
-        "there is no workload \"fast\"; the built-in ones are quick, smoke, gate, sweep, data, metadata, paper-vm, paper-physical; or give the path of a .toml file"
+        "there is no workload \"fast\"; the built-in ones are quick, smoke, gate, sweep, data, rings, metadata, paper-vm, paper-physical; or give the path of a .toml file"
     );
     assert_eq!(
         load("/no/such/dir/w.toml").unwrap_err().to_string(),

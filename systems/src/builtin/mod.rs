@@ -10,7 +10,8 @@ pub use ext4::Ext4;
 pub use libfuse::Libfuse;
 pub use stackfs::{
     EFUSE, EFUSE_BARE, EFUSE_CACHE, EFUSE_CACHE_BACKED, EFUSE_META, EFUSE_META_NOOPEN,
-    EFUSE_PASSTHROUGH, EFUSE_PRELIM, EXTFUSE, FUSE, FUSE_PASSTHROUGH, FUSE_URING, RFUSE, StackFs,
+    EFUSE_PASSTHROUGH, EFUSE_PRELIM, EXTFUSE, FUSE, FUSE_PASSTHROUGH, FUSE_URING, RFUSE,
+    RFUSE_UNBALANCED, StackFs,
 };
 
 /// Every built-in system, in the order of tables and charts.
@@ -31,6 +32,7 @@ pub fn all() -> Vec<Box<dyn System>> {
         Box::new(EFUSE_CACHE_BACKED),
         Box::new(EFUSE_PRELIM),
         Box::new(RFUSE),
+        Box::new(RFUSE_UNBALANCED),
         Box::new(EFUSE),
     ]
 }

@@ -179,6 +179,22 @@ pub const RFUSE: StackFs = StackFs {
     features: &[KernelFeature::EfuseRing],
 };
 
+/// `rfuse` without balancing between channels: what balancing is worth.
+pub const RFUSE_UNBALANCED: StackFs = StackFs {
+    id: "rfuse-unbalanced",
+    title: "StackFS on eFUSE, requests in rings, each in the channel of its caller's processor",
+    device: "/dev/efuse",
+    fs_type: "efuse",
+    options: &[
+        "--transport",
+        "ring",
+        "--max-workers",
+        "{threads}",
+        "--ring-unbalanced",
+    ],
+    features: &[KernelFeature::EfuseRing],
+};
+
 /// `efuse-prelim` with rings for what still reaches the daemon.
 pub const EFUSE: StackFs = StackFs {
     id: "efuse",
