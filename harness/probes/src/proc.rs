@@ -125,6 +125,49 @@ fn seconds_of(time: TimeSpec) -> f64 {
     time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9
 }
 
+/// System calls that read and write, and their bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfers {
+    /// `read(2)` and its kind.
+    pub reads: u64,
+    /// Bytes that they returned.
+    pub read_bytes: u64,
+    /// `write(2)` and its kind.
+    pub writes: u64,
+    /// Bytes that they took.
+    pub written_bytes: u64,
+}
+
+impl Transfers {
+    /// What has been added to an earlier figure.
+    #[must_use]
+    pub const fn since(self, before: Self) -> Self {
+        Self {
+            reads: self.reads - before.reads,
+            read_bytes: self.read_bytes - before.read_bytes,
+            writes: self.writes - before.writes,
+            written_bytes: self.written_bytes - before.written_bytes,
+        }
+    }
+}
+
+/// What a process with all its threads, those that have ended included, has read and written.
+///
+/// # Errors
+/// If there is no such process, or the kernel does not count it (`CONFIG_TASK_IO_ACCOUNTING`).
+pub fn transfers(pid: u32) -> Result<Transfers> {
+    let path = format!("/proc/{pid}/io");
+    let failed_at = |e| failed(path.clone())(e);
+    let id = i32::try_from(pid).unwrap_or(-1);
+    let io = Process::new(id).and_then(|p| p.io()).map_err(failed_at)?;
+    Ok(Transfers {
+        reads: io.syscr,
+        read_bytes: io.rchar,
+        writes: io.syscw,
+        written_bytes: io.wchar,
+    })
+}
+
 /// Time that each kernel thread has spent on a processor, nanoseconds, by thread. From
 /// `schedstat`; from the ticks of `stat` where the kernel has none.
 ///
@@ -267,6 +310,7 @@ fn map_of(fdinfo: &str) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
     use std::thread;
     use std::time::Duration;
 
@@ -309,6 +353,48 @@ mod tests {
         assert_eq!(map_memory(own).unwrap(), 0);
         assert_eq!(ring_memory(own).unwrap(), 0);
         assert!(cpu_seconds(u32::MAX).is_err() && threads(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn what_a_process_reads_and_writes() {
+        let mut cat = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut back = [0; 1000];
+        let mut echo = || {
+            cat.stdin.as_mut().unwrap().write_all(&[7; 1000]).unwrap();
+            cat.stdout.as_mut().unwrap().read_exact(&mut back).unwrap();
+            // A call is counted as it ends, which is after its bytes are there.
+            while !waits(cat.id()) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            transfers(cat.id()).unwrap()
+        };
+        // How its start has read libraries is not looked at.
+        let before = echo();
+        for _ in 0..3 {
+            echo();
+        }
+        let grown = echo().since(before);
+        cat.kill().unwrap();
+        cat.wait().unwrap();
+        let n = 4;
+        let wanted = Transfers {
+            reads: n,
+            read_bytes: 1000 * n,
+            writes: n,
+            written_bytes: 1000 * n,
+        };
+        assert_eq!(grown, wanted);
+        assert!(transfers(u32::MAX).is_err());
+    }
+
+    /// Whether the only thread of a process waits.
+    fn waits(pid: u32) -> bool {
+        let stat = Process::new(pid.cast_signed()).unwrap().stat().unwrap();
+        stat.state == 'S'
     }
 
     #[test]

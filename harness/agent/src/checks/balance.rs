@@ -1,10 +1,15 @@
 //! Requests of one processor's callers go to the channels of others, under each policy, and come back.
+//!
+//! fio finds what was lost: each of its loops writes other bytes and verifies them. What the daemon did twice it
+//! cannot see, so the system calls of the daemon are counted: one for each request, and each byte once.
 
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::thread::available_parallelism;
 
 use efuse_bpf::{Dev, Policy, Tunables, ring_counts};
+use efuse_probes::proc::{self, Transfers};
+use efuse_systems::Mounted;
 
 use super::{Site, Trouble, fail, stackfs};
 use crate::error::AgentError;
@@ -31,11 +36,12 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         ));
     }
     let mut said = Vec::new();
-    let dev = Dev::of_mount(&site.root)?;
-    said.push(format!("the kernel {}", away(site, dev, true)?));
+    let here = daemon(site.mounted()?)?;
+    said.push(format!("the kernel {}", away(site, &here, true)?));
     for policy in POLICIES {
-        let attached = Policy::load(policy, dev, &Tunables::default()).and_then(Policy::attach)?;
-        let moved = away(site, dev, true).map_err(|e| e.of(policy))?;
+        let attached =
+            Policy::load(policy, here.dev, &Tunables::default()).and_then(Policy::attach)?;
+        let moved = away(site, &here, true).map_err(|e| e.of(policy))?;
         drop(attached);
         said.push(format!("{policy} {moved}"));
     }
@@ -43,11 +49,23 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     let unbalanced = stackfs("unbalanced", UNBALANCED)?;
     let mounted = site.mount_with(&unbalanced, &site.context("unbalanced"))?;
     site.root = mounted.root().to_owned();
-    let dev = Dev::of_mount(&site.root)?;
-    let moved = away(site, dev, false).map_err(|e| e.of("unbalanced"))?;
+    let moved = away(site, &daemon(&mounted)?, false).map_err(|e| e.of("unbalanced"))?;
     mounted.unmount()?;
     said.push(format!("nobody {moved}"));
     Ok(format!("moved elsewhere by {}", said.join(", by ")))
+}
+
+/// Who serves a mount.
+struct Daemon {
+    dev: Dev,
+    pid: u32,
+}
+
+fn daemon(mounted: &Mounted) -> Result<Daemon, Trouble> {
+    Ok(Daemon {
+        dev: Dev::of_mount(mounted.root())?,
+        pid: mounted.daemon_pid().expect("it has a daemon"),
+    })
 }
 
 /// Figures of all channels together.
@@ -63,21 +81,24 @@ fn totals(dev: Dev) -> Result<BTreeMap<String, u64>, Trouble> {
 
 /// Loads the channel of one processor and checks what was written; what part of the requests
 /// went to other channels, as text.
-fn away(site: &Site<'_>, dev: Dev, wanted: bool) -> Result<String, Trouble> {
+fn away(site: &Site<'_>, daemon: &Daemon, wanted: bool) -> Result<String, Trouble> {
     let fio = site.agent.program("fio", "install it (apt install fio)")?;
-    let before = totals(dev)?;
+    let dev = daemon.dev;
+    let before = (totals(dev)?, proc::transfers(daemon.pid)?);
     let mut command = Command::new(fio);
     command
         .args(["--name=skewed", "--rw=randwrite", "--bs=4k", "--direct=1"])
         .args(["--ioengine=libaio", "--cpus_allowed=0", "--group_reporting"])
         .args(["--verify=crc32c", "--do_verify=1", "--verify_fatal=1"])
+        .arg("--verify_state_save=0")
         .arg(format!("--directory={}", site.root.display()))
         .arg(format!("--size={MIB}M"))
         .arg(format!("--loops={}", site.effort))
         .arg(format!("--numjobs={JOBS}"))
         .arg(format!("--iodepth={DEPTH}"));
     process::run(&mut command, site.limit)?.success("fio")?;
-    let after = totals(dev)?;
+    let (after, done) = (totals(dev)?, proc::transfers(daemon.pid)?);
+    let (before, done) = (before.0, done.since(before.1));
     let grown = |name: &str| {
         let of = |counts: &BTreeMap<String, u64>| counts.get(name).copied().unwrap_or(0);
         of(&after) - of(&before)
@@ -92,9 +113,19 @@ fn away(site: &Site<'_>, dev: Dev, wanted: bool) -> Result<String, Trouble> {
         }
     }
     let (requests, moved) = (grown("requests"), grown("redirected") + grown("migrated"));
-    let least = u64::from(JOBS * MIB * site.effort) << 8;
+    let least = (u64::from(JOBS * MIB) * u64::from(site.effort)) << 8;
     if requests < least {
         return fail(format!("{requests} requests for at least {least} writes"));
+    }
+    let bytes = least << 12;
+    let once = Transfers {
+        reads: least,
+        read_bytes: bytes,
+        writes: least,
+        written_bytes: bytes,
+    };
+    if done != once {
+        return fail(format!("the daemon did {done:?} for {once:?}"));
     }
     if (moved > 0) != wanted {
         return fail(format!("{moved} of {requests} requests moved elsewhere"));
