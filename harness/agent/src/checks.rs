@@ -16,6 +16,7 @@ mod differential;
 mod direct;
 mod fsx;
 mod hostile;
+mod idle;
 mod module;
 mod noopen;
 mod odd;
@@ -157,6 +158,12 @@ pub const ALL: &[Check] = &[
         title: "rings with fewer channels, one processor for the daemon, processors that go, handlers that wait",
         applies: Applies::Only(&["rfuse", "efuse"]),
         run: channels::run,
+    },
+    Check {
+        name: "idle",
+        title: "a daemon with rings that has nothing to do uses no processor time",
+        applies: Applies::Only(&["rfuse", "efuse"]),
+        run: idle::run,
     },
     Check {
         name: "hostile",

@@ -75,7 +75,7 @@ pub(super) fn blocked(site: &Site<'_>) -> Result<String, Trouble> {
 }
 
 /// Threads that serve requests.
-fn workers(pid: u32) -> Result<usize, Trouble> {
+pub(super) fn workers(pid: u32) -> Result<usize, Trouble> {
     let named = |status: &String| {
         let name = status.lines().find_map(|line| line.strip_prefix("Name:"));
         let number = name.and_then(|name| name.trim().strip_prefix("efuse-"));

@@ -138,9 +138,9 @@ struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    fn new(site: &'a Site<'_>, mounted: &'a Mounted, cpus: &[usize]) -> Self {
+    fn new(site: &'a Site<'_>, root: &'a Path, cpus: &[usize]) -> Self {
         Self {
-            root: mounted.root(),
+            root,
             lower: &site.lower,
             cpus: cpus.to_vec(),
             rounds: cpus.iter().map(|_| AtomicU64::new(0)).collect(),
@@ -236,15 +236,15 @@ impl<'a> Load<'a> {
 }
 
 /// A load from every processor that is online; the rounds that it did.
-fn loaded(site: &Site<'_>, mounted: &Mounted) -> Result<u64, Trouble> {
-    let load = Load::new(site, mounted, &online()?);
+pub(super) fn loaded(site: &Site<'_>, root: &Path) -> Result<u64, Trouble> {
+    let load = Load::new(site, root, &online()?);
     load.during(&mut |load| load.go_on(site, ROUNDS * u64::from(site.effort)))
 }
 
 fn fewer(site: &Site<'_>, channels: usize) -> Result<String, Trouble> {
     let mounted = mount(site, WORKERS, &[("--ring-channels", &channels.to_string())])?;
     let there = channels.min(possible()?);
-    let rounds = loaded(site, &mounted)?;
+    let rounds = loaded(site, mounted.root())?;
     let requests = settled(site, &mounted, there)?;
     unmount(site, mounted)?;
     Ok(format!(
@@ -253,7 +253,7 @@ fn fewer(site: &Site<'_>, channels: usize) -> Result<String, Trouble> {
 }
 
 /// Processors that there may be, as the daemon counts them.
-fn possible() -> Result<usize, Trouble> {
+pub(super) fn possible() -> Result<usize, Trouble> {
     let list = sys::read(format!("{CPUS}/possible"));
     list.as_deref()
         .and_then(|list| list.rsplit(['-', ',']).next()?.parse::<usize>().ok())
@@ -271,7 +271,7 @@ fn limited(site: &Site<'_>, pin: &str) -> Result<String, Trouble> {
     sched_setaffinity(Pid::from_raw(0), &all).map_err(AgentError::errno("it", "run everywhere"))?;
     let mounted = mounted?;
     let pid = mounted.daemon_pid().expect("it has a daemon");
-    let rounds = loaded(site, &mounted)?;
+    let rounds = loaded(site, mounted.root())?;
     let threads = statuses(pid)?;
     for status in &threads {
         let list = status
@@ -357,7 +357,7 @@ fn hotplug(site: &Site<'_>) -> Result<String, Trouble> {
     }
     let back = Offline { all: gone };
     let mounted = mount(site, WORKERS, &[])?;
-    let rounds = Load::new(site, &mounted, &all).during(&mut |load| {
+    let rounds = Load::new(site, mounted.root(), &all).during(&mut |load| {
         load.go_on(site, 1)?;
         for _ in 0..site.effort {
             for cpu in gone {
@@ -384,7 +384,7 @@ fn hotplug(site: &Site<'_>) -> Result<String, Trouble> {
             switch(*cpu, false)?;
         }
         let mounted = mount(site, WORKERS, &[("--pin", pin)])?;
-        later += Load::new(site, &mounted, &all).during(&mut |load| {
+        later += Load::new(site, mounted.root(), &all).during(&mut |load| {
             load.go_on(site, 2)?;
             for cpu in gone {
                 switch(*cpu, true)?;
