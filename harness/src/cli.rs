@@ -61,6 +61,9 @@ pub struct Selection {
     /// Systems to measure instead of the workload's own.
     #[arg(long, value_delimiter = ',', value_name = "A,B")]
     pub systems: Option<Vec<String>>,
+    /// Only these tests of the workload.
+    #[arg(long, value_delimiter = ',', value_name = "A,B")]
+    pub tests: Option<Vec<String>>,
     /// Factor on file sizes and run times.
     #[arg(long, default_value_t = 1.0, value_parser = scale)]
     pub scale: f64,

@@ -174,6 +174,7 @@ fn bad_input_is_answered_in_one_message() {
         (&*format!("plan {bad}"), 1, "bad.toml:1"),
         ("plan quick --systems ext4,fsue", 1, "did you mean fuse?"),
         ("plan quick --systems ext4,ext4", 1, "named twice"),
+        ("plan quick --tests T1,S2", 1, "test of workload quick"),
         ("plan quick --device brd:1M", 1, "--device brd:"),
         ("plan quick --device loop", 1, "place vm"),
         (
@@ -205,10 +206,16 @@ fn a_plan_is_shown_with_its_order() {
     let first = shown(7);
     assert!(first.contains("attempts, about"), "{first}");
     assert_eq!(first, shown(7), "the same seed gives the same plan");
-    let json = project.eval("plan quick --systems ext4 --repetitions 2 --json");
-    let value: serde_json::Value = serde_json::from_str(out(&json)).unwrap();
-    let tests = value["plan"]["tests"].as_array().unwrap().len();
-    assert_eq!(value["plan"]["order"].as_array().unwrap().len(), 2 * tests);
+    let lengths = |more: &str| {
+        let json = project.eval(&format!(
+            "plan quick --systems ext4 --repetitions 2 --json{more}"
+        ));
+        let value: serde_json::Value = serde_json::from_str(out(&json)).unwrap();
+        ["tests", "order"].map(|list| value["plan"][list].as_array().unwrap().len())
+    };
+    let [tests, order] = lengths("");
+    assert_eq!(order, 2 * tests);
+    assert_eq!(lengths(" --tests T3,T1"), [2, 4]);
 }
 
 #[test]

@@ -117,6 +117,7 @@ pub fn run(context: &Context, verb: &GateTrial) -> Result<Status> {
             let selection = Selection {
                 workload: verb.workload.clone(),
                 systems: Some(vec![verb.system.clone(), twin.clone(), slowed.clone()]),
+                tests: None,
                 scale: 1.0,
                 repetitions: Some(per_gate * verb.gates),
                 probed: Some(0),

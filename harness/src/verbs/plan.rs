@@ -21,6 +21,7 @@ use crate::measuring::BASE;
 use crate::places::{self, GuestShape};
 use crate::planning::{self, Request};
 use crate::runs;
+use crate::suggest;
 use crate::table::Table;
 use crate::units::{DeviceRequest, show_bytes, show_device, show_duration, show_slot};
 
@@ -43,7 +44,7 @@ struct Shown<'a> {
 /// Shows.
 ///
 /// # Errors
-/// If the workload or a system is unknown, or the device does not fit.
+/// If the workload, a test or a system is unknown, or the device does not fit.
 pub fn run(context: &Context, verb: &Plan) -> Result<Status> {
     places::build_controls(context)?;
     let catalogue = context.catalogue()?;
@@ -127,11 +128,13 @@ impl Chosen {
 /// Applies the command line to a workload.
 ///
 /// # Errors
-/// If the workload or a system is unknown, or the device is not to be had in the place,
+/// If the workload, a test or a system is unknown, or the device is not to be had in the place,
 /// too small, or a disk without consent.
 pub fn choose(catalogue: &Catalogue, selection: &Selection, workload: &str) -> Result<Chosen> {
-    let workload = catalogue::workload(workload)?;
-    let workload = workload.scaled(selection.scale);
+    let mut workload = catalogue::workload(workload)?.scaled(selection.scale);
+    if let Some(ids) = &selection.tests {
+        only(&mut workload, ids)?;
+    }
     let place = Place::from(selection.place.place);
     let names = with_twins(selection, &workload)?;
     let systems = catalogue.planned(&names)?;
@@ -153,6 +156,17 @@ pub fn choose(catalogue: &Catalogue, selection: &Selection, workload: &str) -> R
         },
         workload,
     })
+}
+
+/// Leaves the named tests alone.
+fn only(workload: &mut Workload, ids: &[String]) -> Result<()> {
+    let known: Vec<_> = workload.tests.iter().map(|t| t.id.as_str()).collect();
+    if let Some(stray) = ids.iter().find(|id| !known.contains(&id.as_str())) {
+        let what = format!("test of workload {}", workload.name);
+        bail!(suggest::unknown(&what, stray, &known));
+    }
+    workload.tests.retain(|test| ids.contains(&test.id));
+    Ok(())
 }
 
 /// The systems, each twin right after its original.
