@@ -359,6 +359,15 @@ static bool efuse_may_attach(const struct fuse_conn *fc)
 	return ns_capable(fc->user_ns, CAP_SYS_ADMIN);
 }
 
+/* @ops, or none, are the programs from now on. */
+static void efuse_set_ops(struct efuse_conn *ec, struct efuse_ops *ops)
+{
+	lockdep_assert_held(&efuse_attach_lock);
+	WRITE_ONCE(ec->keep, ops && (ops->flags & EFUSE_OPS_KEEP));
+	rcu_assign_pointer(ec->ops, ops);
+	efuse_set_changed(ec);
+}
+
 static int efuse_ops_reg(void *kdata, struct bpf_link *link)
 {
 	struct efuse_attachment *attachment;
@@ -400,9 +409,7 @@ static int efuse_ops_reg(void *kdata, struct bpf_link *link)
 	list_add(&attachment->entry, &efuse_attachments);
 	/* Changes without programs were not noted: what is older is void */
 	__efuse_all_changed(ec);
-	WRITE_ONCE(ec->keep, ops->flags & EFUSE_OPS_KEEP);
-	rcu_assign_pointer(ec->ops, ops);
-	efuse_set_changed(ec);
+	efuse_set_ops(ec, ops);
 	attachment = NULL;
 out:
 	mutex_unlock(&efuse_attach_lock);
@@ -430,9 +437,7 @@ static void efuse_ops_unreg(void *kdata, struct bpf_link *link)
 	mutex_lock(&efuse_attach_lock);
 	attachment = efuse_find_attachment(kdata);
 	if (attachment) {
-		WRITE_ONCE(attachment->fc->efuse->keep, false);
-		rcu_assign_pointer(attachment->fc->efuse->ops, NULL);
-		efuse_set_changed(attachment->fc->efuse);
+		efuse_set_ops(attachment->fc->efuse, NULL);
 		list_del(&attachment->entry);
 	}
 	mutex_unlock(&efuse_attach_lock);
@@ -475,10 +480,7 @@ static int efuse_ops_update(void *kdata, void *old_kdata, struct bpf_link *link)
 	/* On an error what was there stays */
 	if (!err) {
 		attachment->ops = ops;
-		WRITE_ONCE(attachment->fc->efuse->keep,
-			   ops->flags & EFUSE_OPS_KEEP);
-		rcu_assign_pointer(attachment->fc->efuse->ops, ops);
-		efuse_set_changed(attachment->fc->efuse);
+		efuse_set_ops(attachment->fc->efuse, ops);
 	}
 	mutex_unlock(&efuse_attach_lock);
 	return err;

@@ -3,8 +3,8 @@
  * The adaptive choice between cache and backing file, for each file apart.
  *
  * A file begins on the cache, for twice as many blocks as it has or as many as fit, or for a
- * round if it is far larger, so that there is something to compare. Then come rounds: a probe, in which
- * some reads take the other path, between many that do not; a prediction that the cheaper
+ * round if it is far larger, so that there is something to compare. Then come rounds: a probe,
+ * in which some reads take the other path, between many that do not; a prediction that the cheaper
  * path stays so; the rest of the round. Of the reads on the path that is taken some are told of all the time.
  *
  * A path's cost is what a byte took: time, or where the processor of the reader is
@@ -252,12 +252,10 @@ static __always_inline __u64 hit_share(struct file_state *state)
 	__u64 model = state->looked ? state->found * 256 / state->looked : 0;
 	__u64 share;
 
-	if (state->path != EFUSE_IO_CACHE) {
-		/* What spoilt it may have ended */
+	/* What spoilt it may have ended */
+	if (state->path != EFUSE_IO_CACHE)
 		state->trust += (256 - state->trust + 15) / 16;
-		return model * state->trust / 256;
-	}
-	if (!state->told || state->cold > 0)
+	if (state->path != EFUSE_IO_CACHE || !state->told || state->cold > 0)
 		return model * state->trust / 256;
 	share = state->hits * 256 / state->told;
 	if (model >= 32)
