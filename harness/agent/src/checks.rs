@@ -30,6 +30,7 @@ mod requests;
 mod users;
 mod verify;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -323,6 +324,12 @@ fn stackfs(id: &str, options: &[&str]) -> Result<Plugin, Trouble> {
              [ready]\nline = \"ready\"\n[needs]\ndevices = [\"/dev/efuse\"]\n"
         ),
     )
+}
+
+/// How much a count of the kernel grew; what is not counted is 0.
+fn grown(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, name: &str) -> u64 {
+    let of = |counts: &BTreeMap<String, u64>| counts.get(name).copied().unwrap_or(0);
+    of(after) - of(before)
 }
 
 fn fail<T>(text: impl Into<String>) -> Result<T, Trouble> {

@@ -166,7 +166,8 @@ pub const EFUSE_PRELIM: StackFs = StackFs {
     features: &[KernelFeature::EfuseBpf],
 };
 
-/// Requests come by rings, to as many threads as on every other system.
+/// What goes with [`KernelFeature::EfuseRing`]: requests come by rings, to as many threads as on every
+/// other system.
 const RINGS: &[&str] = &["--transport", "ring", "--max-workers", "{threads}"];
 
 /// Module 4 alone: the daemon answers everything, and requests come by rings, as in RFUSE.
@@ -175,7 +176,7 @@ pub const RFUSE: StackFs = StackFs {
     title: "StackFS on eFUSE, requests in rings shared with the daemon",
     device: "/dev/efuse",
     fs_type: "efuse",
-    options: RINGS,
+    options: &[],
     features: &[KernelFeature::EfuseRing],
 };
 
@@ -185,13 +186,7 @@ pub const RFUSE_UNBALANCED: StackFs = StackFs {
     title: "StackFS on eFUSE, requests in rings, each in the channel of its caller's processor",
     device: "/dev/efuse",
     fs_type: "efuse",
-    options: &[
-        "--transport",
-        "ring",
-        "--max-workers",
-        "{threads}",
-        "--ring-unbalanced",
-    ],
+    options: &["--ring-unbalanced"],
     features: &[KernelFeature::EfuseRing],
 };
 
@@ -202,10 +197,6 @@ pub const EFUSE: StackFs = StackFs {
     device: "/dev/efuse",
     fs_type: "efuse",
     options: &[
-        "--transport",
-        "ring",
-        "--max-workers",
-        "{threads}",
         "--passthrough",
         "--policy",
         "prelim",
@@ -218,7 +209,9 @@ pub const EFUSE: StackFs = StackFs {
 
 impl StackFs {
     fn recipe(&self) -> Recipe {
-        recipe(self.device, self.fs_type, self.options)
+        let rings = self.features.contains(&KernelFeature::EfuseRing);
+        let more = [if rings { RINGS } else { &[] }, self.options].concat();
+        recipe(self.device, self.fs_type, &more)
     }
 }
 

@@ -10,8 +10,9 @@ use std::thread::available_parallelism;
 use efuse_bpf::{Dev, Policy, Tunables, ring_counts};
 use efuse_probes::proc::{self, Transfers};
 use efuse_systems::Mounted;
+use efuse_systems::builtin::RFUSE_UNBALANCED;
 
-use super::{Site, Trouble, fail, stackfs};
+use super::{Site, Trouble, fail, grown};
 use crate::error::AgentError;
 use crate::process;
 
@@ -20,14 +21,6 @@ const MIB: u32 = 4;
 const JOBS: u32 = 4;
 const DEPTH: u32 = 32;
 const POLICIES: [&str; 3] = ["balance", "balance-least", "balance-two"];
-const UNBALANCED: &[&str] = &[
-    "--workers",
-    "{threads}",
-    "--allow-other",
-    "--transport",
-    "ring",
-    "--ring-unbalanced",
-];
 
 pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     if available_parallelism().map_or(1, usize::from) < 2 {
@@ -46,8 +39,7 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         said.push(format!("{policy} {moved}"));
     }
     site.unmount()?;
-    let unbalanced = stackfs("unbalanced", UNBALANCED)?;
-    let mounted = site.mount_with(&unbalanced, &site.context("unbalanced"))?;
+    let mounted = site.mount_with(&RFUSE_UNBALANCED, &site.context("unbalanced"))?;
     site.root = mounted.root().to_owned();
     let moved = away(site, &daemon(&mounted)?, false).map_err(|e| e.of("unbalanced"))?;
     mounted.unmount()?;
@@ -99,10 +91,7 @@ fn away(site: &Site<'_>, daemon: &Daemon, wanted: bool) -> Result<String, Troubl
     process::run(&mut command, site.limit)?.success("fio")?;
     let (after, done) = (totals(dev)?, proc::transfers(daemon.pid)?);
     let (before, done) = (before.0, done.since(before.1));
-    let grown = |name: &str| {
-        let of = |counts: &BTreeMap<String, u64>| counts.get(name).copied().unwrap_or(0);
-        of(&after) - of(&before)
-    };
+    let grown = |name| grown(&before, &after, name);
     for (what, left) in [
         ("in flight", after.get("in_flight")),
         ("waiting", after.get("waiting")),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use efuse_bpf::{Dev, Policy, Tunables, data_counts};
 
 use super::direct::{self, BLOCK, Planted};
-use super::{Site, Trouble, fail, stackfs};
+use super::{Site, Trouble, fail, grown, stackfs};
 use crate::error::AgentError;
 
 const NAME: &str = "file";
@@ -27,7 +27,7 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     )?;
     let path = mounted.root().join(NAME);
     let dev = Dev::of_mount(mounted.root())?;
-    let open = || Planted::open(&path, 0, BLOCK).map_err(AgentError::io(&path, "open"));
+    let open = |piece| Planted::open(&path, 0, piece).map_err(AgentError::io(&path, "open"));
     let pass = |file: &mut Planted| -> Result<Grown, Trouble> {
         let before = data_counts(dev)?;
         for block in 0..BLOCKS {
@@ -35,13 +35,13 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         }
         Ok(Grown(before, data_counts(dev)?))
     };
-    let mut file = open()?;
+    let mut file = open(BLOCK)?;
     let backing = Policy::load("passthrough", dev, &Tunables::default())?.attach()?;
     let first = pass(&mut file)?;
     first.is("read_backing", &[BLOCKS])?;
     first.is("read_asked", &ASKED)?;
     // The choice is that for one block.
-    let mut pieces = Planted::open(&path, 0, 2 * BLOCK).map_err(AgentError::io(&path, "open"))?;
+    let mut pieces = open(2 * BLOCK)?;
     let before = data_counts(dev)?;
     pieces.read(0).map_err(AgentError::io(&path, "read"))?;
     Grown(before, data_counts(dev)?).is("read_asked", &[1])?;
@@ -77,8 +77,7 @@ struct Grown(BTreeMap<String, u64>, BTreeMap<String, u64>);
 
 impl Grown {
     fn by(&self, name: &str) -> u64 {
-        let of = |counts: &BTreeMap<String, u64>| counts.get(name).copied().unwrap_or(0);
-        of(&self.1) - of(&self.0)
+        grown(&self.0, &self.1, name)
     }
 
     fn is(&self, name: &str, wanted: &[u64]) -> Result<(), Trouble> {
