@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, ExitStatus};
@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use efuse_model::environment::Accelerator;
 use efuse_model::protocol::{FromAgent, ToAgent};
-use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use crate::accel;
 use crate::console::Console;
@@ -22,14 +21,13 @@ use crate::inbox::Inbox;
 use crate::kernel_image;
 use crate::qemu::Machine;
 use crate::spec::{AccelRequest, GuestSpec, MAX_ICOUNT_SHIFT};
+use crate::watcher::Watcher;
 
 /// The longest message; fio's own output is some hundred KiB.
 const LONGEST_MESSAGE: u64 = 64 << 20;
-/// How long the console must be silent for a trace without a last line to be complete.
-const TRACE_SILENCE: Duration = Duration::from_millis(1500);
 /// How long QEMU may take to end after its console was closed, and how long a failed write waits
 /// for the reason of the failure to be found.
-const AFTERMATH: Duration = Duration::from_secs(5);
+pub(crate) const AFTERMATH: Duration = Duration::from_secs(5);
 /// How long the agent may take to finish and the guest to power off.
 const SHUTDOWN: Duration = Duration::from_secs(30);
 /// How often a boot is tried again that failed for the emulation's sake.
@@ -65,8 +63,9 @@ impl Canceller {
     }
 }
 
-struct Shared {
-    inbox: Inbox,
+/// What a guest's threads have in common.
+pub(crate) struct Shared {
+    pub inbox: Inbox,
     /// `None` until it is started. Reaped only under the lock, so that its number is never
     /// used for a process that has taken it over.
     child: Mutex<Option<Child>>,
@@ -79,11 +78,11 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    fn child(&self) -> MutexGuard<'_, Option<Child>> {
+    pub fn child(&self) -> MutexGuard<'_, Option<Child>> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn kill(&self) {
+    pub fn kill(&self) {
         if let Some(child) = self.child().as_mut() {
             // Fails only if it is reaped already.
             let _ = child.kill();
@@ -95,7 +94,7 @@ impl Shared {
     }
 
     /// Waits for QEMU, and kills it if it takes too long.
-    fn reap(&self, patience: Duration) -> io::Result<ExitStatus> {
+    pub fn reap(&self, patience: Duration) -> io::Result<ExitStatus> {
         let deadline = Instant::now() + patience;
         loop {
             let mut child = self.child();
@@ -458,145 +457,6 @@ fn read_messages(inbox: &Inbox, mut from: impl BufRead) {
                 return;
             }
         }
-    }
-}
-
-/// Starts QEMU, keeps its console's log, and tells the inbox what becomes of it.
-struct Watcher {
-    shared: Arc<Shared>,
-    socket: UnixStream,
-    log: File,
-    stderr: File,
-    console: Console,
-    limit: Duration,
-    deadline: Option<Instant>,
-    /// Why there is no KVM, should there be no TCG either.
-    kvm: String,
-}
-
-impl Watcher {
-    fn run(mut self, machine: Machine, report: &mpsc::SyncSender<Result<(), GuestError>>) {
-        let stderr = self
-            .stderr
-            .try_clone()
-            .map_err(GuestError::io("make a file for", Path::new("QEMU")));
-        match stderr.and_then(|stderr| machine.spawn(stderr)) {
-            Ok(child) => *self.shared.child() = Some(child),
-            Err(error) => {
-                let _ = report.send(Err(error));
-                return;
-            }
-        }
-        // QEMU's ends must be QEMU's alone, or they would not close when it ends.
-        drop(machine);
-        let _ = report.send(Ok(()));
-        self.follow();
-        self.conclude();
-        self.shared.inbox.set_gone();
-    }
-
-    /// Reads the console to its end.
-    fn follow(&mut self) {
-        let mut buffer = vec![0; 1 << 16];
-        let mut reported = false;
-        let mut limited = false;
-        let mut last = Instant::now();
-        loop {
-            let now = Instant::now();
-            let left = match self.deadline {
-                Some(deadline) if !limited => deadline.saturating_duration_since(now),
-                _ => Duration::MAX,
-            };
-            if left.is_zero() {
-                limited = true;
-                self.shared.inbox.fail(GuestError::TimeLimit {
-                    limit: self.limit,
-                    tail: self.console.tail(),
-                });
-                self.shared.kill();
-                continue;
-            }
-            let tracing = self.console.bad() && !reported;
-            let patience = if tracing {
-                left.min(TRACE_SILENCE)
-            } else {
-                left
-            };
-            match readable(&self.socket, patience) {
-                Ok(true) => {}
-                Ok(false) => {
-                    if tracing && last.elapsed() >= TRACE_SILENCE {
-                        self.report();
-                        reported = true;
-                    }
-                    continue;
-                }
-                Err(_) => return,
-            }
-            match self.socket.read(&mut buffer) {
-                Ok(0) => return,
-                Ok(length) => {
-                    last = Instant::now();
-                    // A full disk must not stop the watch.
-                    let _ = self.log.write_all(&buffer[..length]);
-                    self.console.feed(&buffer[..length]);
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return,
-            }
-            if !reported && self.console.complete() {
-                self.report();
-                reported = true;
-            }
-        }
-    }
-
-    fn report(&self) {
-        if let Some(failure) = self.console.failure() {
-            // That init gave up says nothing against what the agent said before.
-            match failure {
-                GuestError::Init { .. } => self.shared.inbox.finish(failure),
-                failure => self.shared.inbox.fail(failure),
-            }
-        }
-    }
-
-    /// The console is closed: QEMU is ending.
-    fn conclude(&mut self) {
-        self.console.end();
-        self.report();
-        let status = self.shared.reap(AFTERMATH);
-        let orderly =
-            self.shared.inbox.dismissed() && status.as_ref().is_ok_and(ExitStatus::success);
-        if orderly {
-            return;
-        }
-        let stderr = accel::written(&mut self.stderr);
-        let end = if stderr.contains("invalid accelerator tcg") {
-            GuestError::NoAccelerator {
-                kvm: std::mem::take(&mut self.kvm),
-            }
-        } else {
-            GuestError::Exited {
-                status: status.map_or_else(|error| error.to_string(), |status| status.to_string()),
-                stderr,
-                tail: self.console.tail(),
-            }
-        };
-        self.shared.inbox.finish(end);
-    }
-}
-
-/// Waits for something to read, or the end; false if there was neither in time.
-fn readable(socket: &UnixStream, patience: Duration) -> nix::Result<bool> {
-    // Rounded up, so that a wait for a deadline does not end just before it again and again.
-    let milliseconds = patience.as_nanos().div_ceil(1_000_000).min(60_000);
-    let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
-    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-    match nix::poll::poll(&mut fds, timeout) {
-        Ok(count) => Ok(count > 0),
-        Err(nix::errno::Errno::EINTR) => Ok(false),
-        Err(error) => Err(error),
     }
 }
 

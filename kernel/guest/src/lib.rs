@@ -25,6 +25,7 @@ mod spec;
 mod stubs;
 mod tool;
 mod tree;
+mod watcher;
 
 pub use accel::{KvmProbe, probe_kvm};
 pub use error::GuestError;

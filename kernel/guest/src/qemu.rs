@@ -31,7 +31,12 @@ const EMULATED_CPU: &str = "max,erms=off,fsrm=off";
 /// On a busy host the kernel may find the emulated TSC unsteady and change to a clock that costs
 /// an exit at every reading, in the middle of a run and for the rest of it. The TSC is the
 /// host's, so there is nothing to watch.
-const EMULATED_COMMAND_LINE: &str = " tsc=nowatchdog";
+///
+/// A host that is short of processor time or memory may also not run an emulated processor for
+/// 20 s, which is what the kernel takes for a processor that hangs (and an RCU stall): here a
+/// minute is. A loop that never ends is still found.
+const EMULATED_COMMAND_LINE: &str =
+    " tsc=nowatchdog watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=60";
 
 /// With time that counts instructions nothing may differ from boot to boot by chance. The last
 /// word is for whoever is inside and judges by time: there it repeats.
