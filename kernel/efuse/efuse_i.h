@@ -179,7 +179,7 @@ bool efuse_attr_fresh(const struct efuse_conn *ec, u64 nodeid, u64 seq,
 		      bool atime_settled);
 bool efuse_xattr_fresh(const struct efuse_conn *ec, u64 nodeid, u64 seq);
 
-/* call.c: one run of a program */
+/* call.c, answer.c: one run of a program */
 struct efuse_call {
 	/* First: programs and kfuncs are given a pointer to it */
 	struct efuse_ctx ctx;
@@ -204,6 +204,13 @@ static inline struct efuse_call *efuse_call(struct efuse_ctx *ctx)
 	return container_of(ctx, struct efuse_call, ctx);
 }
 
+/* Bytes that there are for the last argument of a reply. */
+static inline u32 efuse_room(const struct fuse_args *args)
+{
+	return args->out_numargs ? args->out_args[args->out_numargs - 1].size : 0;
+}
+
+/* answer.c */
 int efuse_call_read_arg(struct efuse_call *call, u32 index, u32 offset,
 			void *buf, u32 size);
 int efuse_call_read_reply(struct efuse_call *call, u32 offset, void *buf,
@@ -216,6 +223,7 @@ int efuse_call_dirent(struct efuse_call *call, u32 offset,
 int efuse_call_inode(struct efuse_call *call, u64 nodeid,
 		     struct efuse_inode_info *out);
 
+/* call.c */
 int efuse_kept_show(const struct efuse_conn *ec, char *buf, int size);
 
 /* bpf.c */
@@ -246,7 +254,7 @@ void efuse_request_begin(struct fuse_mount *fm, struct fuse_args *args);
 void efuse_request_end(struct fuse_mount *fm, struct fuse_args *args,
 		       u64 child);
 
-/* call.c */
+/* answer.c */
 struct inode *efuse_find_inode(struct fuse_mount *fm, u64 nodeid);
 
 /* cache.c */

@@ -58,7 +58,9 @@
  *	wakeup that was meant for a request.
  *	Spinning worker and caller: the worker takes itself out of spinners, with a
  *	full barrier, before it takes a request or enters the kernel, which
- *	looks at pending_tail. A caller reads spinners after a full barrier.
+ *	looks at pending_tail. A caller reads spinners after a full barrier, and
+ *	after pending_head (smp_rmb()), so that it does not count one who has taken
+ *	a request already.
  *	FR_SENT and FR_INTERRUPTED: as in dev.c, each is set before a full barrier
  *	and the other one tested after it.
  *
@@ -87,19 +89,10 @@
 #define EFUSE_RING_POLL_AGAIN	64
 
 /*
- * For probes: the daemon took a request at that time, 0 if it did not say; and so
- * many messages without a reply since it entered last.
+ * For probes: the daemon took a request at that time, 0 if it did not say.
  */
 noinline void efuse_ring_taken(struct fuse_req *req, u64 when);
 noinline void efuse_ring_taken(struct fuse_req *req, u64 when)
-{
-	asm volatile("");
-}
-
-noinline void efuse_ring_messages(struct fuse_conn *fc, u32 forgets,
-				  u32 interrupts);
-noinline void efuse_ring_messages(struct fuse_conn *fc, u32 forgets,
-				  u32 interrupts)
 {
 	asm volatile("");
 }
@@ -120,13 +113,19 @@ bool efuse_has_work(struct efuse_channel *ch)
 void efuse_wake_worker(struct efuse_channel *ch)
 {
 	struct efuse_ring_header *hdr = ch->hdr;
+	u32 pending;
 
 	/* A full barrier, for the spinners as well */
 	if (!wq_has_sleeper(&ch->waitq))
 		return;
-	/* One that spins takes one request, and whatever else there is */
-	if (READ_ONCE(hdr->spinners) &&
-	    READ_ONCE(ch->pending_tail) - READ_ONCE(hdr->pending_head) <= 1)
+	/*
+	 * One that spins takes one request, and whatever else there is. It stops
+	 * being a spinner before it takes one: a head that has gone on must not go
+	 * with spinners of before.
+	 */
+	pending = READ_ONCE(ch->pending_tail) - READ_ONCE(hdr->pending_head);
+	smp_rmb();
+	if (pending <= 1 && READ_ONCE(hdr->spinners))
 		return;
 	wake_up(&ch->waitq);
 }
@@ -223,52 +222,6 @@ static void efuse_slot_free(struct efuse_channel *ch, u32 nr)
 	ch->in_flight--;
 	if (ch->n_waiting)
 		efuse_set_fillable(ch, true);
-}
-
-/* Interrupts into their ring as long as there is room. */
-void efuse_flush_intr(struct efuse_channel *ch)
-{
-	u32 used = ch->intr_tail - READ_ONCE(ch->hdr->intr_head);
-	struct efuse_ring_intr *intr;
-	unsigned long nr;
-
-	lockdep_assert_held(&ch->lock);
-	for_each_set_bit(nr, ch->intr_map, ch->depth) {
-		if (used >= ch->depth)
-			break;
-		used++;
-		__clear_bit(nr, ch->intr_map);
-		intr = &ch->intr[ch->intr_tail & (ch->depth - 1)];
-		intr->unique = ch->slots[nr].req->in.h.unique;
-		intr->slot = nr;
-		ch->stats.interrupts++;
-		WRITE_ONCE(ch->intr_tail, ch->intr_tail + 1);
-		/* The entry first; pairs with the daemon's acquire */
-		smp_store_release(&ch->hdr->intr_tail, ch->intr_tail);
-	}
-}
-
-/* The same for FORGETs; frees those that are in the ring now. */
-void efuse_flush_forgets(struct efuse_channel *ch)
-{
-	u32 used = ch->forget_tail - READ_ONCE(ch->hdr->forget_head);
-	struct efuse_ring_forget *forget;
-	struct fuse_forget_link *link;
-
-	lockdep_assert_held(&ch->lock);
-	while ((link = ch->forgets) && used < EFUSE_RING_FORGETS) {
-		used++;
-		forget = &ch->forget[ch->forget_tail & (EFUSE_RING_FORGETS - 1)];
-		forget->nodeid = link->forget_one.nodeid;
-		forget->nlookup = link->forget_one.nlookup;
-		WRITE_ONCE(ch->forget_tail, ch->forget_tail + 1);
-		/* The entry first; pairs with the daemon's acquire */
-		smp_store_release(&ch->hdr->forget_tail, ch->forget_tail);
-		ch->forgets = link->next;
-		if (!ch->forgets)
-			ch->forgets_tail = &ch->forgets;
-		kfree(link);
-	}
 }
 
 /* Copy a request into its slot and give it to the daemon. */
@@ -539,7 +492,7 @@ void __efuse_ring_poll(struct fuse_req *req)
 }
 
 /* While it waits, a request may be moved to another channel, under both locks. */
-static struct efuse_channel *efuse_lock_channel(struct fuse_req *req)
+struct efuse_channel *efuse_lock_channel(struct fuse_req *req)
 {
 	struct efuse_channel *ch;
 
@@ -569,46 +522,6 @@ bool __efuse_ring_cancel(struct fuse_req *req)
 	if (pending && READ_ONCE(ch->fillable))
 		efuse_wake_worker(ch);
 	return pending;
-}
-
-static void efuse_ring_send_forget(struct fuse_iqueue *fiq,
-				   struct fuse_forget_link *link)
-{
-	struct efuse_ring *ring = efuse_ring(fiq);
-	struct efuse_channel *ch =
-		&ring->ch[raw_smp_processor_id() % ring->channels];
-
-	spin_lock(&ch->lock);
-	if (!ch->connected) {
-		spin_unlock(&ch->lock);
-		kfree(link);
-		return;
-	}
-	link->next = NULL;
-	*ch->forgets_tail = link;
-	ch->forgets_tail = &link->next;
-	ch->stats.forgets++;
-	efuse_flush_forgets(ch);
-	spin_unlock(&ch->lock);
-	efuse_wake_worker(ch);
-}
-
-static void efuse_ring_send_interrupt(struct fuse_iqueue *fiq,
-				      struct fuse_req *req)
-{
-	struct efuse_channel *ch;
-
-	if (!req->ring.ch) {
-		fuse_dev_fiq_ops.send_interrupt(fiq, req);
-		return;
-	}
-	ch = efuse_lock_channel(req);
-	if (ch->connected && test_bit(FR_SENT, &req->flags)) {
-		__set_bit(req->ring.slot, ch->intr_map);
-		efuse_flush_intr(ch);
-	}
-	spin_unlock(&ch->lock);
-	efuse_wake_worker(ch);
 }
 
 void __efuse_ring_abort(struct fuse_conn *fc, struct list_head *to_end)
@@ -666,30 +579,6 @@ void efuse_ring_commit(struct efuse_channel *ch)
 					NULL);
 		cond_resched();
 	}
-}
-
-/* How many a cursor went on; it cannot be beyond what is there. */
-static u32 efuse_gone_on(u32 *seen, u32 head, u32 tail)
-{
-	u32 n = min(head - *seen, tail - *seen);
-
-	*seen += n;
-	return n;
-}
-
-void efuse_look_at_heads(struct efuse_channel *ch)
-{
-	u32 forgets, interrupts;
-
-	lockdep_assert_held(&ch->lock);
-	forgets = efuse_gone_on(&ch->forget_seen,
-				READ_ONCE(ch->hdr->forget_head),
-				ch->forget_tail);
-	interrupts = efuse_gone_on(&ch->intr_seen,
-				   READ_ONCE(ch->hdr->intr_head),
-				   ch->intr_tail);
-	if (forgets || interrupts)
-		efuse_ring_messages(ch->fc, forgets, interrupts);
 }
 
 const struct fuse_iqueue_ops efuse_ring_ops = {

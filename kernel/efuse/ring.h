@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * eFUSE: ring channels, what ring.c, ring_dev.c and balance.c share. See ring.c for
+ * eFUSE: ring channels, what ring*.c and balance.c share. See ring.c for
  * who owns what, and for the locks.
  */
 #ifndef _EFUSE_RING_H
@@ -125,10 +125,6 @@ static inline struct efuse_ring_slot *efuse_shared(struct efuse_channel *ch,
 /* After something was put into a ring, with or without ch->lock */
 void efuse_wake_worker(struct efuse_channel *ch);
 bool efuse_has_work(struct efuse_channel *ch);
-/* Under ch->lock */
-void efuse_flush_intr(struct efuse_channel *ch);
-void efuse_flush_forgets(struct efuse_channel *ch);
-void efuse_look_at_heads(struct efuse_channel *ch);
 /* What waits goes into slots as long as there is room */
 void efuse_ring_fill(struct efuse_channel *ch);
 /* End requests whose slots are in the complete ring */
@@ -136,6 +132,19 @@ void efuse_ring_commit(struct efuse_channel *ch);
 void efuse_ring_release(struct fuse_iqueue *fiq);
 /* Under ch->lock */
 void efuse_set_fillable(struct efuse_channel *ch, bool fillable);
+
+/* Locks it */
+struct efuse_channel *efuse_lock_channel(struct fuse_req *req);
+
+/* ring_msg.c */
+void efuse_ring_send_forget(struct fuse_iqueue *fiq,
+			    struct fuse_forget_link *link);
+void efuse_ring_send_interrupt(struct fuse_iqueue *fiq,
+			       struct fuse_req *req);
+/* Under ch->lock */
+void efuse_flush_intr(struct efuse_channel *ch);
+void efuse_flush_forgets(struct efuse_channel *ch);
+void efuse_look_at_heads(struct efuse_channel *ch);
 
 /* balance.c */
 struct efuse_channel *efuse_select_channel(struct efuse_ring *ring,
