@@ -402,6 +402,11 @@ bool efuse_attr_fresh(const struct efuse_conn *ec, u64 nodeid, u64 seq,
 	const struct efuse_node_slot *node =
 		&ec->nodes[efuse_node_index(nodeid)];
 
+	/*
+	 * Whoever asks has read the connection's attr_version: where that is a new
+	 * one, the stamp is seen that came ahead of it.
+	 */
+	smp_rmb();
 	return !atomic_read_acquire(&node->attr_changing) &&
 	       (u64)atomic64_read(&node->attr) <= seq &&
 	       (atime_settled || (u64)atomic64_read(&node->atime) <= seq) &&

@@ -94,8 +94,8 @@ static void efuse_fill_keep(struct efuse_fill *f, ssize_t res)
 	size_t asked = (size_t)f->n << PAGE_SHIFT;
 	bool at_end = res < asked;
 
-	/* A daemon says so by a short reply; a file may have been read short */
-	if (at_end && f->backed)
+	/* A file may have been read short, and a daemon may reply short */
+	if (at_end)
 		at_end = efuse_fill_start(f) + res ==
 			 i_size_read(file_inode(f->iocb.ki_filp));
 	efuse_fill_end(&f->ec->cache, f->ic, f->blocks, f->n, res, at_end,
@@ -188,13 +188,11 @@ static void efuse_fill_finish(struct efuse_fill *f)
 	}
 	if (from)
 		f->finish_ns = ktime_get_ns() - from;
+	/* Which sleeps, and a block device may end requests where it may not */
 	if (!efuse_fill_pages_dirty(f)) {
-		if (!in_task()) {
-			INIT_WORK(&f->work, efuse_fill_dirty_work);
-			queue_work(efuse_data_wq, &f->work);
-			return;
-		}
-		efuse_fill_dirty(f);
+		INIT_WORK(&f->work, efuse_fill_dirty_work);
+		queue_work(efuse_data_wq, &f->work);
+		return;
 	}
 	efuse_fill_complete(f);
 }

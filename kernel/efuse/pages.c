@@ -150,9 +150,14 @@ void __efuse_pages_filled(struct fuse_mount *fm, struct fuse_args_pages *ap,
 		memcpy_page(p->blocks[i]->page, 0, ap->pages[i], 0, len);
 		left -= len;
 	}
-	if (res > 0)
+	if (res > 0) {
+		loff_t end = ((loff_t)p->blocks[0]->index << PAGE_SHIFT) + res;
+
+		/* A short reply may be no more than that */
 		efuse_fill_end(&ec->cache, p->ic, p->blocks, p->n, res,
-			       res < (ssize_t)p->n << PAGE_SHIFT, p->all_seq);
+			       end == i_size_read(&p->ic->fi->inode),
+			       p->all_seq);
+	}
 	efuse_blocks_free(&ec->cache, p->blocks, p->n);
 	p->io.reason = EFUSE_IO_MISS;
 	efuse_io_end(ec, &p->io, false, EFUSE_IO_DAEMON, res, p->began);

@@ -248,6 +248,7 @@ static long efuse_ring_enter(struct fuse_dev *fud, void __user *argp)
 			return fud->fc->aborted ? -ECONNABORTED : -ENODEV;
 		}
 		ch->stats.wakeups += woken;
+		woken = false;
 		efuse_look_at_heads(ch);
 		efuse_flush_intr(ch);
 		efuse_flush_forgets(ch);

@@ -200,7 +200,7 @@ impl RingLayout {
     }
 }
 
-// As static_asserts in kernel/efuse/ring.c.
+// As static_asserts in kernel/efuse/ring_dev.c.
 const _: () = {
     assert!(size_of::<RingHeader>() == 192);
     assert!(offset_of!(RingHeader, pending_head) == 64);

@@ -270,6 +270,31 @@ fn a_request_that_comes_as_spinning_ends_is_not_left() {
     });
 }
 
+/// A worker stops spinning for a request and is busy with it while a second one comes: the kernel, which
+/// woke nobody for the first, wakes somebody for the second.
+#[test]
+fn a_request_that_comes_behind_the_one_that_spinning_ended_with_is_not_left() {
+    model(|| {
+        let channel = Channel::new(2, 0);
+        let memory = channel.memory;
+        channel.send(0, 1, SLOT_ASYNC);
+        assert!(memory.start_spinning());
+        let worker = thread::spawn(move || {
+            assert!(memory.has_work());
+            memory.stop_spinning();
+            memory.take_request().expect("it is there").header.unique
+        });
+        channel.send(1, 2, SLOT_ASYNC);
+        // efuse_wake_worker(); somebody else sleeps. Its smp_rmb() is the second fence.
+        fence(Ordering::SeqCst);
+        let pending = 2 - memory.pending_head().load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        let wakes = pending > 1 || memory.spinners().load(Ordering::Relaxed) == 0;
+        assert_eq!(worker.join().expect("a worker"), 1);
+        assert!(wakes);
+    });
+}
+
 /// Two want to spin: one does.
 #[test]
 fn one_worker_spins_at_a_time() {

@@ -17,6 +17,11 @@ const WITH_DELAYS: &[(&str, &[&str], &str)] = &[
         &["--policy", "cache", "--cache-size", "8"],
         "data",
     ),
+    (
+        "efuse-cache-backed",
+        &["--passthrough", "--policy", "cache", "--cache-size", "8"],
+        "race",
+    ),
 ];
 const RACE_S: u32 = 8;
 const DATA_S: u32 = 12;
@@ -49,7 +54,7 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         |verb: &str, folder: &Path, bound: String| look(&program, limit, verb, &[folder], bound);
     let more = |amount: u32| format!("--seconds={}", amount.saturating_mul(effort));
     let mut said = vec![
-        look("race", &race, format!("--seconds={RACE_S}"))?,
+        look("race", &race, more(RACE_S))?,
         look("data", &data, more(DATA_S))?,
     ];
     if let Some((_, policy, verb)) = WITH_DELAYS.iter().find(|(id, ..)| *id == site.system) {

@@ -4,6 +4,7 @@
 mod control;
 mod groups;
 mod late;
+mod short;
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         groups::run(site).map_err(|trouble| trouble.of("by groups"))?,
         late::run(site).map_err(|trouble| trouble.of("late writes"))?,
         control::run(site).map_err(|trouble| trouble.of("device control"))?,
+        short::run(site).map_err(|trouble| trouble.of("short reads"))?,
     ];
     Ok(said.join("; "))
 }

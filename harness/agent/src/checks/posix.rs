@@ -5,6 +5,7 @@
 
 mod attributes;
 mod data;
+mod mapped;
 mod names;
 
 use std::fs;
@@ -59,7 +60,8 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     let cases = names::CASES
         .iter()
         .chain(attributes::CASES)
-        .chain(data::CASES);
+        .chain(data::CASES)
+        .chain(mapped::CASES);
     for (name, case) in cases {
         site.limit.check()?;
         let Err(error) = in_folder(&site.root, name, *case)? else {

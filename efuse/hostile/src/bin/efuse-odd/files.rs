@@ -1,4 +1,5 @@
-//! Files in memory that change at odd times: when they are flushed, or by device control.
+//! Files in memory that change at odd times, when they are flushed or by device control, or whose
+//! reads are short.
 
 use std::ffi::CStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -85,14 +86,33 @@ impl File {
 pub(crate) struct Files {
     /// What is written is kept apart until it is flushed.
     hold: bool,
+    /// Bytes of a reply to a read.
+    most: usize,
     files: [Mutex<File>; FILES as usize],
 }
 
-impl Files {
-    pub(crate) fn new(hold: bool) -> Files {
+impl Default for Files {
+    fn default() -> Files {
         Files {
-            hold,
+            hold: false,
+            most: usize::MAX,
             files: Default::default(),
+        }
+    }
+}
+
+impl Files {
+    pub(crate) fn holding() -> Files {
+        Files {
+            hold: true,
+            ..Files::default()
+        }
+    }
+
+    pub(crate) fn replying(most: usize) -> Files {
+        Files {
+            most,
+            ..Files::default()
         }
     }
 
@@ -171,7 +191,7 @@ impl FileSystem for Files {
     ) -> Result<usize, Errno> {
         let file = self.file(node)?;
         let rest = file.content.get(arg.offset as usize..).unwrap_or_default();
-        let len = rest.len().min(out.len());
+        let len = rest.len().min(out.len()).min(self.most);
         out[..len].copy_from_slice(&rest[..len]);
         Ok(len)
     }

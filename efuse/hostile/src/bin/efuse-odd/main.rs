@@ -45,6 +45,8 @@ enum Mode {
     Flush,
     /// Device control changes files, or asks for more arguments.
     Ioctl,
+    /// Reads of more than 10000 bytes give no more than that.
+    Short,
 }
 
 const ROOT: u64 = efuse_abi::ROOT_ID;
@@ -122,8 +124,9 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.mode {
         Mode::Groups => serve(&cli, groups::Groups),
-        Mode::Flush => serve(&cli, files::Files::new(true)),
-        Mode::Ioctl => serve(&cli, files::Files::new(false)),
+        Mode::Flush => serve(&cli, files::Files::holding()),
+        Mode::Ioctl => serve(&cli, files::Files::default()),
+        Mode::Short => serve(&cli, files::Files::replying(10_000)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
