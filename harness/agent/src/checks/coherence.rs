@@ -9,34 +9,46 @@ use crate::error::AgentError;
 use crate::limit::Limit;
 use crate::process;
 
-/// Which system is also tried with a daemon that waits: policy, and what to look at.
-const WITH_DELAYS: &[(&str, &[&str], &str)] = &[
-    ("efuse-meta", &["--policy", "metadata"], "race"),
-    (
-        "efuse-cache",
-        &["--policy", "cache", "--cache-size", "8"],
-        "data",
-    ),
-    (
-        "efuse-cache-backed",
-        &["--passthrough", "--policy", "cache", "--cache-size", "8"],
-        "race",
-    ),
+/// A system that is also tried with a daemon that waits.
+struct Late {
+    system: &'static str,
+    options: &'static [&'static str],
+    /// How long the kernel may keep names and attributes, seconds: not at all, so that every look meets
+    /// the programs, or shortly, so that what it took over from a program is met as well.
+    kept: &'static str,
+    /// What to look at.
+    verb: &'static str,
+}
+
+const LATE: &[Late] = &[
+    Late {
+        system: "efuse-meta",
+        options: &["--policy", "metadata"],
+        kept: "0",
+        verb: "race",
+    },
+    Late {
+        system: "efuse-cache",
+        options: &["--policy", "cache", "--cache-size", "8"],
+        kept: "0",
+        verb: "data",
+    },
+    Late {
+        system: "efuse-cache-backed",
+        options: &["--passthrough", "--policy", "cache", "--cache-size", "8"],
+        kept: "0.004",
+        verb: "race",
+    },
 ];
 const RACE_S: u32 = 8;
 const DATA_S: u32 = 12;
 /// Of the race with a daemon that waits.
 const DELAYED_S: u32 = 12;
 /// A daemon whose replies are late and overtake each other, behind programs that learn from all of
-/// them, or a cache that fills from them; the kernel's own caches are off, so that every look
-/// meets the programs.
+/// them, or a cache that fills from them.
 const DELAYED: &[&str] = &[
     "--workers",
     "{threads}",
-    "--entry-timeout",
-    "0",
-    "--attr-timeout",
-    "0",
     "--allow-other",
     "--until-invalidated",
     "--delay-replies-us",
@@ -53,18 +65,29 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     let look =
         |verb: &str, folder: &Path, bound: String| look(&program, limit, verb, &[folder], bound);
     let more = |amount: u32| format!("--seconds={}", amount.saturating_mul(effort));
+    let late = LATE.iter().find(|late| late.system == site.system);
+    // Where there is a daemon that waits, it finds more in the same time.
+    let plain = |amount: u32| match late {
+        None => more(amount),
+        Some(_) => format!("--seconds={amount}"),
+    };
     let mut said = vec![
-        look("race", &race, more(RACE_S))?,
-        look("data", &data, more(DATA_S))?,
+        look("race", &race, plain(RACE_S))?,
+        look("data", &data, plain(DATA_S))?,
     ];
-    if let Some((_, policy, verb)) = WITH_DELAYS.iter().find(|(id, ..)| *id == site.system) {
+    if let Some(late) = late {
         let seed: u32 = rand::random();
-        let seeded = ["--delay-seed", &seed.to_string()];
-        let delayed = stackfs("delayed", &[DELAYED, policy, &seeded].concat())?;
+        let options = [
+            DELAYED,
+            late.options,
+            &["--entry-timeout", late.kept, "--attr-timeout", late.kept],
+            &["--delay-seed", &seed.to_string()],
+        ];
+        let delayed = stackfs("delayed", &options.concat())?;
         let mut mounted = site.mount_with(&delayed, &site.context("delayed"))?;
         let folder = mounted.root().join("delayed");
         fs::create_dir(&folder).map_err(AgentError::io(&folder, "create the folder"))?;
-        let looked = look(verb, &folder, more(DELAYED_S));
+        let looked = look(late.verb, &folder, more(DELAYED_S));
         mounted.alive()?;
         mounted.unmount()?;
         said.push(format!("delayed by seed {seed}: {}", looked?));
