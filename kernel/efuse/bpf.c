@@ -364,6 +364,7 @@ static void efuse_set_ops(struct efuse_conn *ec, struct efuse_ops *ops)
 {
 	lockdep_assert_held(&efuse_attach_lock);
 	WRITE_ONCE(ec->keep, ops && (ops->flags & EFUSE_OPS_KEEP));
+	WRITE_ONCE(ec->per_caller, ops && (ops->flags & EFUSE_OPS_PER_CALLER));
 	rcu_assign_pointer(ec->ops, ops);
 	efuse_set_changed(ec);
 }
@@ -480,6 +481,10 @@ static int efuse_ops_update(void *kdata, void *old_kdata, struct bpf_link *link)
 	/* On an error what was there stays */
 	if (!err) {
 		attachment->ops = ops;
+		/* What is kept was kept under the old rules */
+		if ((old->flags ^ ops->flags) &
+		    (EFUSE_OPS_KEEP | EFUSE_OPS_PER_CALLER))
+			__efuse_all_changed(attachment->fc->efuse);
 		efuse_set_ops(attachment->fc->efuse, ops);
 	}
 	mutex_unlock(&efuse_attach_lock);
@@ -597,7 +602,7 @@ void efuse_conn_gone(struct fuse_conn *fc)
 	}
 }
 
-/* Called with the last reference to a connection gone. */
+/* A grace period after the last reference to a connection has gone. */
 void efuse_conn_free(struct fuse_conn *fc)
 {
 	if (fc->efuse)

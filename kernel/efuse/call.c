@@ -173,7 +173,7 @@ bool __efuse_before(struct efuse_conn *ec, struct fuse_mount *fm,
 	rcu_read_lock();
 	ops = rcu_dereference(ec->ops);
 	program = efuse_program(ops, args->opcode, false);
-	if (!program)
+	if (!program || args->efuse.fresh)
 		goto out;
 	if (args->opcode == FUSE_LOOKUP && efuse_is_dot(&args->in_args[0]))
 		goto out;
@@ -182,7 +182,9 @@ bool __efuse_before(struct efuse_conn *ec, struct fuse_mount *fm,
 		goto out;
 	verdict = program(&call.ctx);
 	answered = verdict == EFUSE_ANSWER && call.answered;
-	if (verdict == EFUSE_LIST && args->opcode == FUSE_READDIRPLUS)
+	/* A daemon that lets the kernel choose has both */
+	if (verdict == EFUSE_LIST && args->opcode == FUSE_READDIRPLUS &&
+	    fm->fc->readdirplus_auto)
 		args->opcode = FUSE_READDIR;
 	args->efuse.cookie = call.ctx.cookie;
 	if (answered && call.ctx.caller == EFUSE_ANYONE &&
@@ -236,6 +238,24 @@ static u64 efuse_reply_node(const struct fuse_args *args)
 	}
 }
 
+/* Whether somebody else may be allowed other things after it. */
+static bool efuse_changes_access(const struct fuse_args *args)
+{
+	const struct fuse_in_arg *in = args->in_args;
+
+	switch (args->opcode) {
+	case FUSE_SETATTR:
+		return ((const struct fuse_setattr_in *)in[0].value)->valid &
+		       (FATTR_MODE | FATTR_UID | FATTR_GID);
+	case FUSE_SETXATTR:
+		return in[1].size > 7 && !memcmp(in[1].value, "system.", 7);
+	case FUSE_REMOVEXATTR:
+		return in[0].size > 7 && !memcmp(in[0].value, "system.", 7);
+	default:
+		return false;
+	}
+}
+
 void __efuse_after(struct efuse_conn *ec, struct fuse_mount *fm,
 		   struct fuse_args *args, ssize_t ret)
 {
@@ -255,6 +275,10 @@ void __efuse_after(struct efuse_conn *ec, struct fuse_mount *fm,
 	child = ret < 0 ? 0 : efuse_reply_node(args);
 	seq = efuse_change_end(ec, args, child);
 	efuse_request_end(fm, args, child);
+	/* Names below, and who may see them, are the daemon's affair then */
+	if ((!fm->fc->default_permissions || READ_ONCE(ec->per_caller)) &&
+	    efuse_changes_access(args))
+		__efuse_all_changed(ec);
 	/* Nobody knows whether an interrupted change took place, and where */
 	if (ret == -EINTR && seq != args->efuse.seq)
 		__efuse_all_changed(ec);
@@ -330,11 +354,12 @@ void __efuse_attr_answered(struct inode *inode, const struct fuse_args *args,
 /* Without locks: what has changed since @seq is told by its stamp alone. */
 bool __efuse_attr_kept(struct inode *inode, u64 seq)
 {
-	struct efuse_conn *ec = efuse_conn(get_fuse_conn(inode));
+	struct fuse_conn *fc = get_fuse_conn(inode);
 	struct fuse_inode *fi = get_fuse_inode(inode);
+	struct efuse_conn *ec = efuse_conn(fc);
 
-	if (!ec || !READ_ONCE(ec->keep) || READ_ONCE(fi->efuse_mapped) ||
-	    !efuse_seq_valid(ec, seq) ||
+	if (!ec || !READ_ONCE(ec->keep) || !READ_ONCE(fc->connected) ||
+	    READ_ONCE(fi->efuse_mapped) || !efuse_seq_valid(ec, seq) ||
 	    !efuse_attr_fresh(ec, fi->nodeid, seq,
 			      READ_ONCE(fi->efuse_atime_settled)))
 		return false;
@@ -343,27 +368,28 @@ bool __efuse_attr_kept(struct inode *inode, u64 seq)
 }
 
 /*
- * Without locks as well. A rename meanwhile may pair the new name with the old
- * directory or the other way round; to whoever walks, it came just after.
+ * In a walk under RCU there is no reference to the dentry, which the lock does not
+ * need; it keeps name and directory together.
  */
 bool __efuse_entry_kept(struct dentry *entry, u64 seq)
 {
-	struct efuse_conn *ec = efuse_conn(get_fuse_conn_super(entry->d_sb));
-	struct name_snapshot name;
+	struct fuse_conn *fc = get_fuse_conn_super(entry->d_sb);
+	struct efuse_conn *ec = efuse_conn(fc);
 	struct inode *dir;
 	u64 parent = 0;
 	u64 hash[2];
 
-	if (!ec || !READ_ONCE(ec->keep) || !efuse_seq_valid(ec, seq))
+	if (!ec || !READ_ONCE(ec->keep) || !READ_ONCE(fc->connected) ||
+	    !efuse_seq_valid(ec, seq))
 		return false;
 	rcu_read_lock();
-	dir = d_inode_rcu(READ_ONCE(entry->d_parent));
+	spin_lock(&entry->d_lock);
+	dir = d_inode_rcu(entry->d_parent);
 	if (dir)
 		parent = get_node_id(dir);
+	efuse_hash_name(ec, entry->d_name.name, entry->d_name.len, hash);
+	spin_unlock(&entry->d_lock);
 	rcu_read_unlock();
-	take_dentry_name_snapshot(&name, entry);
-	efuse_hash_name(ec, name.name.name, name.name.len, hash);
-	release_dentry_name_snapshot(&name);
 	if (!parent || !efuse_name_fresh(ec, parent, hash, seq))
 		return false;
 	this_cpu_inc(ec->kept->lookups);

@@ -311,6 +311,11 @@ u64 efuse_change_end(struct efuse_conn *ec, struct fuse_args *args, u64 child)
 			efuse_change_close(&node->xattr, &node->xattr_changing,
 					   began, now, open);
 	}
+	/* Its names may be others as well, which depend on this */
+	if (args->opcode == FUSE_IOCTL &&
+	    ((const struct fuse_ioctl_in *)args->in_args[0].value)->flags &
+	    FUSE_IOCTL_DIR)
+		efuse_stamp(&ec->nodes[c->node[0]].evict, now);
 	if (child && args->opcode != FUSE_LINK) {
 		/* New, as a rule; CREATE may have found and truncated it */
 		struct efuse_node_slot *node =

@@ -64,6 +64,8 @@ struct efuse_request {
 	bool atime_settled;
 	/* A program was asked already */
 	bool asked;
+	/* Only what the daemon has now will do */
+	bool fresh;
 };
 
 /* Of a struct fuse_req, see ring.c */

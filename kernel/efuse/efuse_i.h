@@ -140,6 +140,8 @@ struct efuse_conn {
 	struct efuse_ops __rcu *ops;
 	/* EFUSE_OPS_KEEP of the attached set */
 	bool keep;
+	/* And whether what they learn is for the one caller alone */
+	bool per_caller;
 	/* Another one for each set, 0 before the first. Under efuse_attach_lock */
 	u16 set_nr;
 	/* Goes up with every change */

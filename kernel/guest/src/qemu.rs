@@ -157,7 +157,7 @@ impl Machine {
             let disk = number(disk.as_fd());
             command.args([
                 "-drive",
-                &format!("if=none,id=disk,format=raw,file=/proc/self/fd/{disk},discard=unmap"),
+                &format!("if=none,id=disk,format=raw,file=/proc/self/fd/{disk},discard=unmap,werror=report"),
             ]);
             command.args([
                 "-device",

@@ -92,8 +92,13 @@ static __always_inline enum outcome entry_store(struct efuse_ctx *req, const str
 	value->seq = req->seq;
 	if (!value->seq)
 		return OVERLAP;
-	if (!value->expires)
+	if (!value->expires) {
+		/* What was known is older than this */
+		place = TABLE_FIND(entries, hash);
+		if (place)
+			place->sum = 0;
 		return UNWANTED;
+	}
 	place = TABLE_PLACE(entries, hash);
 	if (!place)
 		return UNFIT;
