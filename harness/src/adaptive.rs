@@ -45,6 +45,12 @@ impl Wide {
     /// One line.
     #[must_use]
     pub fn line(&self) -> String {
+        if self.half_width.is_infinite() {
+            return format!(
+                "{} {}: {} has one pair of repetitions, and no interval",
+                self.test, self.system, self.metric
+            );
+        }
         format!(
             "{} {}: {} is certain to +-{:.1} % only (asked for: {:.1} %) after {} repetitions",
             self.test,
@@ -77,7 +83,10 @@ pub fn wide(plan: &Plan, attempts: &Attempts) -> Vec<Wide> {
                 let ratio = figures
                     .ratio(&cell.system, &adaptive.base, &cell.test.id, metric)
                     .ok()?;
-                let width = relative_half_width(ratio.median, ratio.interval?);
+                // One pair says nothing of how far off it may be.
+                let width = ratio.interval.map_or(f64::INFINITY, |interval| {
+                    relative_half_width(ratio.median, interval)
+                });
                 Some((name, width))
             })
             .max_by(|a, b| a.1.total_cmp(&b.1));

@@ -51,6 +51,9 @@ pub enum RunError {
     /// Attempts fail before the system under test is touched: it is the machine.
     #[error("{UNPREPARED} attempts in a row failed before any system was mounted; the last: {0}")]
     Unprepared(String),
+    /// The guest's kernel was found broken when it was over.
+    #[error("every cell is measured, but the guest's kernel was found broken after that: {0}")]
+    Broken(String),
     /// Too many sessions were lost.
     #[error("{lost} guests were lost one after another; the last one: {last}")]
     TooManyLost {
@@ -211,7 +214,7 @@ pub fn execute(
         failed.extend(execution.work(extra.slots.into(), VecDeque::new())?);
     }
     if let Some(session) = execution.session.take() {
-        session.shutdown();
+        session.shutdown().map_err(|e| RunError::Broken(e.to_string()))?;
     }
     Ok(Completion {
         done: execution.done,
@@ -345,6 +348,9 @@ impl Execution<'_> {
                 }
             }
             _ => self.unprepared = 0,
+        }
+        if lost.is_none() {
+            self.lost = 0;
         }
         if let Some(last) = lost {
             self.lost += 1;

@@ -104,7 +104,7 @@ impl Transport for Device {
         // The last request page starts at the page boundary behind header and arguments, so the
         // payload of a WRITE is aligned for O_DIRECT.
         let request = map(PAGE + max_write.max(efuse_abi::MIN_READ_BUFFER))?;
-        let data = map(max_write.max(PAGE))?;
+        let data = map(max_write.max(efuse_abi::LARGEST_XATTR))?;
         Ok(Box::new(DeviceChannel {
             file,
             request,

@@ -15,7 +15,7 @@ use std::os::fd::{AsRawFd as _, RawFd};
 use std::sync::Arc;
 
 use efuse_abi::wire::{InHeader, OutHeader};
-use efuse_abi::{Errno, InitFlags, MIN_READ_BUFFER, NotifyCode, Opcode};
+use efuse_abi::{Errno, InitFlags, LARGEST_XATTR, MIN_READ_BUFFER, NotifyCode, Opcode};
 use io_uring::{IoUring, cqueue, opcode, squeue, types::Fd};
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
@@ -227,7 +227,7 @@ impl UringChannel {
         let mut ring = IoUring::builder()
             .setup_coop_taskrun()
             .build(queues.len().next_power_of_two() as u32)?;
-        let payload_len = max_write.max(MIN_READ_BUFFER);
+        let payload_len = max_write.max(MIN_READ_BUFFER).max(LARGEST_XATTR);
         let entries = queues
             .iter()
             .map(|queue| Entry::new(*queue, payload_len))
@@ -254,7 +254,7 @@ impl UringChannel {
             fixed: 0,
             arguments: Vec::new(),
             write: false,
-            spare: AlignedBuffer::new(max_write.max(4096))?,
+            spare: AlignedBuffer::new(max_write.max(LARGEST_XATTR))?,
         })
     }
 

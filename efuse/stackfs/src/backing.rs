@@ -39,6 +39,8 @@ pub(crate) enum Mode {
 pub(crate) struct Passthrough {
     files: Arc<dyn BackingFiles>,
     refused: AtomicBool,
+    /// The first refusal was reported.
+    said: AtomicBool,
 }
 
 impl Passthrough {
@@ -46,6 +48,7 @@ impl Passthrough {
         Passthrough {
             files,
             refused: AtomicBool::new(false),
+            said: AtomicBool::new(false),
         }
     }
 
@@ -67,10 +70,15 @@ impl Passthrough {
                 Mode::Backed(id)
             }
             Err(errno) => {
-                if !self.refused.swap(true, Ordering::Relaxed) {
+                // For want of a right or of the feature it will refuse all of them. Others may be
+                // of this file alone, or pass.
+                let all = matches!(errno, Errno::EPERM | Errno::ENOTTY | Errno::EOPNOTSUPP);
+                self.refused.fetch_or(all, Ordering::Relaxed);
+                if !self.said.swap(true, Ordering::Relaxed) {
+                    let which = if all { "all files" } else { "such files" };
                     eprintln!(
-                        "stackfs: the kernel refuses backing files ({errno:?}); from now on files \
-                         are read and written through the daemon"
+                        "stackfs: the kernel refuses a backing file ({errno:?}); {which} are read \
+                         and written through the daemon"
                     );
                 }
                 backing.plain += 1;

@@ -33,13 +33,20 @@ impl StackFs {
             return Err(Errno::ENOSYS);
         }
         let node = self.node(node)?;
+        let append = flags & libc::O_APPEND;
         let flags = Self::lower_flags(flags);
-        let fd = if kill_suidgid {
-            let _caps = self.baseline.unprivileged(cx.gid);
-            self.reopen(node.fd(), flags)?
-        } else {
-            self.reopen(node.fd(), flags)?
+        let open = |flags| match kill_suidgid {
+            true => {
+                let _caps = self.baseline.unprivileged(cx.gid);
+                self.reopen(node.fd(), flags)
+            }
+            false => self.reopen(node.fd(), flags),
         };
+        let fd = match open(flags) {
+            // A file that may only be appended to (chattr +a), and so has no pages to write back.
+            Err(Errno::EPERM) if append != 0 => open(flags | append),
+            opened => opened,
+        }?;
         self.register(&node, fd, flags & !libc::O_TRUNC)
     }
 
@@ -57,11 +64,13 @@ impl StackFs {
         let fd = file.fd();
         let mut done = sys::pread(fd, out, arg.offset)?;
         // Less than asked for means end of file to the kernel above, but a signal or a boundary of
-        // the lower file system may have cut it short.
+        // the lower file system may have cut it short, or an error, which must not look like an end.
         while done > 0 && done < out.len() {
             match sys::pread(fd, &mut out[done..], arg.offset + done as u64) {
-                Ok(0) | Err(_) => break,
+                // Past the end of a file that is read directly, from where no block begins.
+                Ok(0) | Err(Errno::EINVAL) => break,
                 Ok(more) => done += more,
+                Err(error) => return Err(error),
             }
         }
         Ok(done)
@@ -94,11 +103,18 @@ impl StackFs {
                 sys::pwrite(fd, data, arg.offset)
             }
         };
-        let written = if flags.contains(WriteFlags::KILL_SUIDGID) {
+        let mut written = if flags.contains(WriteFlags::KILL_SUIDGID) {
             self.killing_set_id(cx, node, fd, write)?
         } else {
             write()?
         };
+        // Pages that are written back count as written if there is no error, all of them.
+        while flags.contains(WriteFlags::CACHE) && written < data.len() {
+            match sys::pwrite(fd, &data[written..], arg.offset + written as u64)? {
+                0 => return Err(Errno::EIO),
+                more => written += more,
+            }
+        }
         if matches!(file, Handle::Kept(_)) && self.node(node)?.wants_flush {
             // There is no FLUSH to do it or to give its error.
             sys::flush(fd)?;

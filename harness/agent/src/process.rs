@@ -166,6 +166,12 @@ pub fn run_with(
     let status = child
         .wait()
         .map_err(|source| AgentError::Start { program, source })?;
+    if status.signal().is_some() {
+        // What it started may outlive it and keep its pipes open (a group with members keeps its number).
+        if let Ok(group) = i32::try_from(child.id()) {
+            let _ = kill(Pid::from_raw(-group), Signal::SIGKILL);
+        }
+    }
     let finished = Finished {
         status,
         stdout: join(stdout),

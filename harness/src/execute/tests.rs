@@ -132,7 +132,9 @@ impl Session for Scripted {
     ) -> Result<Checked, SessionError> {
         Err(SessionError::Lost("not in these tests".into()))
     }
-    fn shutdown(self: Box<Self>) {}
+    fn shutdown(self: Box<Self>) -> Result<(), SessionError> {
+        Ok(())
+    }
 }
 
 struct ScriptedOpener(Shared);

@@ -283,7 +283,9 @@ impl Session for Host {
         }
     }
 
-    fn shutdown(self: Box<Self>) {}
+    fn shutdown(self: Box<Self>) -> Result<(), SessionError> {
+        Ok(())
+    }
 }
 
 fn out_of_turn() -> SessionError {

@@ -28,6 +28,9 @@ pub enum SessionError {
     Interrupted(i32),
 }
 
+/// How an emulated kernel ends that is no fault of what is checked: see docs/decisions.md 17.
+pub(crate) const EMULATORS_OOPS: &str = "Oops: int3";
+
 /// What the agent says of an attempt.
 #[derive(Clone, Debug)]
 pub struct Measured {
@@ -105,7 +108,10 @@ pub trait Session {
     ) -> Result<Checked, SessionError>;
 
     /// Ends it in good order.
-    fn shutdown(self: Box<Self>);
+    ///
+    /// # Errors
+    /// [`SessionError::Lost`] if the guest's kernel was found broken after the last thing that it did.
+    fn shutdown(self: Box<Self>) -> Result<(), SessionError>;
 }
 
 /// What a session is to be opened with.

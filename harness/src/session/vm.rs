@@ -12,7 +12,7 @@ use efuse_model::counters::Probes;
 use efuse_model::environment::{Clock, Environment, Place};
 use efuse_model::protocol::{FromAgent, PROTOCOL, ToAgent};
 
-use super::{Checked, Measured, Opener, Opening, Session, SessionError};
+use super::{Checked, EMULATORS_OOPS, Measured, Opener, Opening, Session, SessionError};
 use crate::cli::KernelName;
 use crate::interrupt::Interrupt;
 use crate::outside::Outside;
@@ -400,15 +400,34 @@ impl Session for Vm {
         }
     }
 
-    fn shutdown(self: Box<Self>) {
-        let Self { guest, console, .. } = *self;
-        // What was measured is stored; a guest that does not power off is killed.
-        if let Err(e) = guest.shutdown() {
-            eprintln!(
-                "eval: the guest did not power off in good order ({e}); console: {}",
-                console.display()
-            );
+    fn shutdown(self: Box<Self>) -> Result<(), SessionError> {
+        let console = self.console_name();
+        let Self {
+            guest,
+            console: log,
+            ..
+        } = *self;
+        let Err(error) = guest.shutdown() else {
+            return Ok(());
+        };
+        let said = error.to_string();
+        if !said.contains(EMULATORS_OOPS)
+            && matches!(
+                error,
+                GuestError::Panic { .. }
+                    | GuestError::Oops { .. }
+                    | GuestError::Warning { .. }
+                    | GuestError::HungTask { .. }
+            )
+        {
+            return Err(SessionError::Lost(reason(&said, &console)));
         }
+        // What was measured is stored; a guest that does not power off is killed.
+        eprintln!(
+            "eval: the guest did not power off in good order ({said}); console: {}",
+            log.display()
+        );
+        Ok(())
     }
 }
 

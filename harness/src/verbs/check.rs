@@ -15,7 +15,7 @@ use crate::cli::PlaceOptions;
 use crate::interrupt::{exit_status, signal_name};
 use crate::places::{self, GuestShape};
 use crate::progress::Steps;
-use crate::session::{Checked, Opener, Opening, Session, SessionError};
+use crate::session::{Checked, EMULATORS_OOPS, Opener, Opening, Session, SessionError};
 use crate::suggest;
 use crate::table::Table;
 use crate::units;
@@ -47,8 +47,6 @@ pub struct Check {
 /// Guests that may be lost before the rest of the checks is given up.
 const MAX_LOST: u32 = 5;
 
-/// How an emulated kernel ends that is no fault of what is checked: see docs/decisions.md 17.
-const EMULATORS_OOPS: &str = "Oops: int3";
 /// Checks that are run again for it, in all.
 const MAX_AGAIN: u32 = 3;
 
@@ -241,7 +239,23 @@ impl Checking<'_> {
             }
         }
         if let Some(session) = self.session.take() {
-            session.shutdown();
+            let begun = Instant::now();
+            match session.shutdown() {
+                Ok(()) => {}
+                Err(SessionError::Lost(reason)) => {
+                    let line = Line {
+                        check: "end".to_owned(),
+                        system: "guest".to_owned(),
+                        verdict: Verdict::Failed,
+                        reason: Some(reason),
+                        detail: String::new(),
+                        seconds: begun.elapsed().as_secs_f64(),
+                    };
+                    self.say(&line);
+                    lines.push(line);
+                }
+                Err(other) => return Err(other),
+            }
         }
         Ok(lines)
     }

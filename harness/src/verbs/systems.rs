@@ -105,7 +105,7 @@ pub fn run(context: &Context, verb: &Systems) -> Result<Status> {
             .open(&opening, &mut |step| steps.step(step))
             .and_then(|mut session| {
                 let probed = session.probe(&names)?;
-                session.shutdown();
+                session.shutdown()?;
                 Ok(probed)
             });
         match probed {

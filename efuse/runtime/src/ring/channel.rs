@@ -18,6 +18,9 @@ use crate::transport::{Channel, Exchange, RawRequest, ReceiveError};
 
 /// FORGETs in one request to the session.
 const BATCH: u32 = 64;
+/// One look in so many is first for what else would wait as long as there are requests: FORGETs, and
+/// requests without a slot. A power of two.
+const OTHERS: u32 = 8;
 
 /// What the worker is at.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +53,8 @@ pub(super) struct RingChannel {
     forgets: Vec<ForgetOne>,
     /// Interrupts whose request no worker had when they came.
     again: Vec<(u64, u32)>,
+    /// Looks so far.
+    looks: u32,
     /// There are replies to be entered.
     dirty: bool,
 }
@@ -75,6 +80,7 @@ impl RingChannel {
             made: Vec::new(),
             forgets: Vec::with_capacity(BATCH as usize),
             again: Vec::new(),
+            looks: 0,
             dirty: false,
         }
     }
@@ -101,6 +107,9 @@ impl RingChannel {
 
     /// Puts what is in the memory into `current`, if there is something.
     fn take(&mut self) -> bool {
+        if self.others_first() && self.take_forgets() {
+            return true;
+        }
         // An interrupt whose request was not found takes turns with requests: it may be one that
         // nobody has taken yet.
         while let Some((unique, slot)) = self.again.pop() {
@@ -124,6 +133,10 @@ impl RingChannel {
             return self.take_forgets();
         }
         true
+    }
+
+    const fn others_first(&self) -> bool {
+        self.looks.is_multiple_of(OTHERS)
     }
 
     fn take_forgets(&mut self) -> bool {
@@ -199,6 +212,10 @@ impl Channel for RingChannel {
             stay_on(cpu);
         }
         self.current = Current::Nothing;
+        self.looks = self.looks.wrapping_add(1);
+        if self.others_first() && self.mapping.memory.backlog() {
+            self.enter(0)?;
+        }
         loop {
             // What comes next may take long. If nothing does, the replies go when it waits.
             if self.dirty && (self.mapping.memory.has_work() || !self.spin.is_zero()) {
