@@ -214,7 +214,9 @@ pub fn execute(
         failed.extend(execution.work(extra.slots.into(), VecDeque::new())?);
     }
     if let Some(session) = execution.session.take() {
-        session.shutdown().map_err(|e| RunError::Broken(e.to_string()))?;
+        session
+            .shutdown()
+            .map_err(|e| RunError::Broken(e.to_string()))?;
     }
     Ok(Completion {
         done: execution.done,

@@ -410,8 +410,9 @@ fn check(spec: &GuestSpec) -> Result<(), GuestError> {
 /// A file without a name: it is gone when QEMU and this process are. There must be room for all of it: the
 /// guest's device would fail in the middle.
 fn sparse_file(folder: &Path, bytes: u64) -> Result<OwnedFd, GuestError> {
-    let space = nix::sys::statvfs::statvfs(folder)
-        .map_err(|errno| GuestError::io("read the free space of", folder)(io::Error::from(errno)))?;
+    let space = nix::sys::statvfs::statvfs(folder).map_err(|errno| {
+        GuestError::io("read the free space of", folder)(io::Error::from(errno))
+    })?;
     let free = space.blocks_available() * space.fragment_size();
     if free < bytes {
         return Err(GuestError::Specification(format!(

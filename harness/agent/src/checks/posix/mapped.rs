@@ -49,7 +49,7 @@ fn times(dir: &Path) -> io::Result<()> {
     let (before, after) = (before?, looked()?);
     ensure(
         after > before,
-        &format!("the time of modification is {after:?} after a store and {before:?} before it"),
+        format!("the time of modification is {after:?} after a store and {before:?} before it"),
     )?;
     let mut wanted = vec![1; BYTES.get()];
     wanted[0] = 2;
