@@ -66,6 +66,10 @@ while [ -z "$port" ]; do
     usleep 20000
 done
 
+# As services get from systemd: daemons that hold a descriptor for each node they were asked
+# for need more than 1024 where the kernel forgets late.
+ulimit -n 65536 || fail "no process may have 65536 descriptors"
+
 /bin/eval agent --port "$port"
 status=$?
 [ "$status" -eq 0 ] || fail "the agent ended with status $status"
