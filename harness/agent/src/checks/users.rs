@@ -133,6 +133,11 @@ fn compared(
         same(CALLERS[caller], &without[caller], &with)?;
         views += 1;
     }
+    if options.contains(&"--own-only") {
+        given(&root, view)?;
+    } else {
+        shut(&root, &without, view)?;
+    }
     match (refused, idmapped(&root)) {
         // As of stock FUSE, unless the daemon asks for it in INIT, which none here does.
         (Err(Errno::EINVAL), Err(Errno::EINVAL)) => {}
@@ -149,6 +154,52 @@ fn compared(
     }
     mounted.unmount()?;
     Ok((views, hits))
+}
+
+/// What programs know of a folder is of no use to those to whom it is closed, and is again when it is opened.
+fn shut(
+    root: &Path,
+    before: &[String],
+    view: impl Fn(&[&str]) -> Result<String, Trouble>,
+) -> Result<(), Trouble> {
+    let folder = root.join("pub");
+    let allow = |mode| {
+        fs::set_permissions(&folder, Permissions::from_mode(mode))
+            .map_err(AgentError::io(&folder, "change the mode of"))
+    };
+    let below = |seen: &str| -> String {
+        let lines = seen.lines().filter(|line| line.starts_with("pub/"));
+        lines.map(|line| format!("{line}\n")).collect()
+    };
+    allow(0o700)?;
+    for caller in &CALLERS[1..] {
+        let seen = below(&view(caller)?);
+        if !seen.lines().all(|line| line.contains("stat error 13")) {
+            return fail(format!(
+                "{caller:?} sees in a folder that was closed\n{seen}"
+            ));
+        }
+    }
+    allow(0o755)?;
+    for (caller, before) in CALLERS.iter().zip(before) {
+        same(caller, &below(before), &below(&view(caller)?))?;
+    }
+    Ok(())
+}
+
+/// Where a daemon shows each user what is the user's own: a file that changes hands.
+fn given(root: &Path, view: impl Fn(&[&str]) -> Result<String, Trouble>) -> Result<(), Trouble> {
+    let file = root.join("pub/all");
+    for (owner, shown) in [(OWNER, true), (0, false)] {
+        unix::chown(&file, Some(owner), None).map_err(AgentError::io(&file, "give away"))?;
+        let seen = view(CALLERS[1])?;
+        if seen.lines().any(|line| line.starts_with("pub/all: stat [")) != shown {
+            return fail(format!(
+                "user {OWNER} sees, after a file's owner became {owner},\n{seen}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A mount that a user made in a user namespace of its own, looked at from in there and from
