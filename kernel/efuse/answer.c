@@ -217,18 +217,11 @@ static int efuse_check_entry(struct efuse_call *call,
 static int efuse_check_attr(struct efuse_call *call, u32 mode, u64 size,
 			    bool settled, u64 seq)
 {
-	const struct inode *inode;
-
 	/* A type that changed makes the inode bad, as it does from a daemon */
 	if (!fuse_valid_type(mode) || size > LLONG_MAX)
 		return -EINVAL;
-	/* Stores to a mapping of the file below change its times, unseen */
-	if (S_ISREG(mode)) {
-		inode = efuse_find_inode(call->fm, call->ctx.nodeid);
-		if (!inode || READ_ONCE(get_fuse_inode(inode)->efuse_mapped))
-			return -ESTALE;
-	}
-	if (!efuse_attr_fresh(call->ec, call->ctx.nodeid, seq, settled))
+	if (call->mapped ||
+	    !efuse_attr_fresh(call->ec, call->ctx.nodeid, seq, settled))
 		return -ESTALE;
 	call->attr_seq = seq;
 	call->atime_settled = settled;

@@ -115,8 +115,10 @@ static void efuse_call_init(struct efuse_call *call, struct efuse_conn *ec,
 	call->args = args;
 	ctx->nodeid = args->nodeid;
 	inode = efuse_find_inode(fm, args->nodeid);
-	if (inode)
+	if (inode) {
 		ctx->generation = inode->i_generation;
+		call->mapped = READ_ONCE(get_fuse_inode(inode)->efuse_mapped);
+	}
 	ctx->seq = args->efuse.seq;
 	ctx->cookie = args->efuse.cookie;
 	ctx->opcode = args->opcode;

@@ -196,6 +196,8 @@ struct efuse_call {
 	bool atime_settled;
 	bool after;
 	bool answered;
+	/* Stores to a mapping of the file below change its times, unseen */
+	bool mapped;
 	/* The answer: 0 or a negative error, and the size of what was written */
 	int error;
 	u32 size;
