@@ -351,17 +351,16 @@ impl Execution<'_> {
             }
             _ => self.unprepared = 0,
         }
-        if lost.is_none() {
+        let Some(last) = lost else {
             self.lost = 0;
-        }
-        if let Some(last) = lost {
-            self.lost += 1;
-            if self.lost >= self.limits.max_lost {
-                return Err(RunError::TooManyLost {
-                    lost: self.lost,
-                    last,
-                });
-            }
+            return Ok(done);
+        };
+        self.lost += 1;
+        if self.lost >= self.limits.max_lost {
+            return Err(RunError::TooManyLost {
+                lost: self.lost,
+                last,
+            });
         }
         Ok(done)
     }

@@ -35,7 +35,6 @@ pub const KERNEL_MINOR_MIN: u32 = 31;
 pub const ROOT_ID: u64 = 1;
 /// The kernel refuses to read requests into less than this, in bytes.
 pub const MIN_READ_BUFFER: usize = 8192;
-
 /// The largest extended attribute, and list of their names, that Linux has, bytes (`XATTR_SIZE_MAX`).
 pub const LARGEST_XATTR: usize = 65536;
 /// Bytes before the payload of a WRITE: request header and `WriteIn`.

@@ -79,10 +79,7 @@ static __always_inline enum outcome attr_learn(struct efuse_ctx *req, __u64 node
 	if (!value.seq)
 		return OVERLAP;
 	if (!value.expires) {
-		/* What was known is older than this */
-		place = TABLE_FIND(attrs, hash);
-		if (place)
-			place->sum = 0;
+		TABLE_VOID(attrs, hash);
 		return UNWANTED;
 	}
 	place = TABLE_PLACE(attrs, hash);
@@ -166,9 +163,7 @@ static __always_inline void statx_learn(struct efuse_ctx *req)
 		return;
 	}
 	if (!value.expires) {
-		place = TABLE_FIND(statxs, hash);
-		if (place)
-			place->sum = 0;
+		TABLE_VOID(statxs, hash);
 		count(req, UNWANTED);
 		return;
 	}

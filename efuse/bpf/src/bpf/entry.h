@@ -93,10 +93,7 @@ static __always_inline enum outcome entry_store(struct efuse_ctx *req, const str
 	if (!value->seq)
 		return OVERLAP;
 	if (!value->expires) {
-		/* What was known is older than this */
-		place = TABLE_FIND(entries, hash);
-		if (place)
-			place->sum = 0;
+		TABLE_VOID(entries, hash);
 		return UNWANTED;
 	}
 	place = TABLE_PLACE(entries, hash);

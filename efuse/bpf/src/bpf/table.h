@@ -106,6 +106,14 @@ static __always_inline __u32 table_first(__u64 hash, __u32 size)
 #define TABLE_FIND(name, hash)	TABLE_AT(name, name##_find(hash))
 #define TABLE_PLACE(name, hash) TABLE_AT(name, name##_place(hash))
 
+/* What was known of a key is older than a reply that may not be kept: its sum is wrong from here on. */
+#define TABLE_VOID(name, hash)                                                                     \
+	do {                                                                                       \
+		typeof(TABLE_FIND(name, hash)) known = TABLE_FIND(name, hash);                     \
+		if (known)                                                                         \
+			known->sum = 0;                                                            \
+	} while (0)
+
 /* Not written to where it is so already: processors share it. */
 #define TABLE_USED(req, found)                                                                     \
 	do {                                                                                       \
