@@ -208,6 +208,12 @@ pub const EFUSE: StackFs = StackFs {
 };
 
 impl StackFs {
+    /// The same with these options instead of its own, not counting what comes with its features.
+    #[must_use]
+    pub const fn with_options(self, options: &'static [&'static str]) -> Self {
+        Self { options, ..self }
+    }
+
     fn recipe(&self) -> Recipe {
         let rings = self.features.contains(&KernelFeature::EfuseRing);
         let more = [if rings { RINGS } else { &[] }, self.options].concat();

@@ -10,16 +10,20 @@ use std::thread::available_parallelism;
 use efuse_bpf::{Dev, Policy, Tunables, ring_counts};
 use efuse_probes::proc::{self, Transfers};
 use efuse_systems::Mounted;
-use efuse_systems::builtin::RFUSE_UNBALANCED;
+use efuse_systems::builtin::{RFUSE, RFUSE_UNBALANCED, StackFs};
 
 use super::{Site, Trouble, fail, grown};
 use crate::error::AgentError;
 use crate::process;
 
 const MIB: u32 = 4;
-/// Jobs and requests of each in flight: more than the daemon's congestion threshold.
+/// Jobs and writes of each in flight: each is eight requests, together more than the daemon's congestion threshold.
+/// The processor that all submitters share limits what they submit, and so makes requests by the handful.
 const JOBS: u32 = 4;
-const DEPTH: u32 = 32;
+const DEPTH: u32 = 4;
+const BALANCED: StackFs = RFUSE.with_options(&["--max-write", "4"]);
+const UNBALANCED: StackFs =
+    RFUSE_UNBALANCED.with_options(&["--ring-unbalanced", "--max-write", "4"]);
 const POLICIES: [&str; 3] = ["balance", "balance-least", "balance-two"];
 
 pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
@@ -28,8 +32,11 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
             "there is one processor, so there is one channel".into(),
         ));
     }
+    site.unmount()?;
     let mut said = Vec::new();
-    let here = daemon(site.mounted()?)?;
+    let mounted = site.mount_with(&BALANCED, &site.context("balanced"))?;
+    site.root = mounted.root().to_owned();
+    let here = daemon(&mounted)?;
     said.push(format!("the kernel {}", away(site, &here, true)?));
     for policy in POLICIES {
         let attached =
@@ -38,8 +45,8 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         drop(attached);
         said.push(format!("{policy} {moved}"));
     }
-    site.unmount()?;
-    let mounted = site.mount_with(&RFUSE_UNBALANCED, &site.context("unbalanced"))?;
+    mounted.unmount()?;
+    let mounted = site.mount_with(&UNBALANCED, &site.context("unbalanced"))?;
     site.root = mounted.root().to_owned();
     let moved = away(site, &daemon(&mounted)?, false).map_err(|e| e.of("unbalanced"))?;
     mounted.unmount()?;
@@ -79,7 +86,7 @@ fn away(site: &Site<'_>, daemon: &Daemon, wanted: bool) -> Result<String, Troubl
     let before = (totals(dev)?, proc::transfers(daemon.pid)?);
     let mut command = Command::new(fio);
     command
-        .args(["--name=skewed", "--rw=randwrite", "--bs=4k", "--direct=1"])
+        .args(["--name=skewed", "--rw=randwrite", "--bs=32k", "--direct=1"])
         .args(["--ioengine=libaio", "--cpus_allowed=0", "--group_reporting"])
         .args(["--verify=crc32c", "--do_verify=1", "--verify_fatal=1"])
         .arg("--verify_state_save=0")
