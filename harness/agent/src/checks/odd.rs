@@ -2,8 +2,10 @@
 //! callers see of them.
 
 mod control;
+mod elsewhere;
 mod groups;
 mod late;
+mod reused;
 mod short;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +21,8 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         late::run(site).map_err(|trouble| trouble.of("late writes"))?,
         control::run(site).map_err(|trouble| trouble.of("device control"))?,
         short::run(site).map_err(|trouble| trouble.of("short reads"))?,
+        elsewhere::run(site).map_err(|trouble| trouble.of("changes elsewhere"))?,
+        reused::run(site).map_err(|trouble| trouble.of("numbers used again"))?,
     ];
     Ok(said.join("; "))
 }

@@ -1,8 +1,10 @@
 //! `efuse-odd`: daemons that do what few do and all may. Programs in the kernel must not change what
 //! their callers see. For tests.
 
+mod elsewhere;
 mod files;
 mod groups;
+mod reused;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -47,6 +49,10 @@ enum Mode {
     Ioctl,
     /// Reads of more than 10000 bytes give no more than that.
     Short,
+    /// Files change elsewhere, and the kernel is not told.
+    Elsewhere,
+    /// Numbers of nodes are used again once they are forgotten.
+    Reused,
 }
 
 const ROOT: u64 = efuse_abi::ROOT_ID;
@@ -127,6 +133,8 @@ fn main() -> ExitCode {
         Mode::Flush => serve(&cli, files::Files::holding()),
         Mode::Ioctl => serve(&cli, files::Files::default()),
         Mode::Short => serve(&cli, files::Files::replying(10_000)),
+        Mode::Elsewhere => serve(&cli, elsewhere::Elsewhere::default()),
+        Mode::Reused => serve(&cli, reused::Reused::default()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
