@@ -144,6 +144,7 @@ static bool efuse_steal_from(struct efuse_channel *from,
 	struct efuse_channel *first = from < to ? from : to;
 	struct efuse_channel *second = from < to ? to : from;
 	struct fuse_req *req = NULL;
+	bool left = false;
 
 	spin_lock(&first->lock);
 	spin_lock_nested(&second->lock, SINGLE_DEPTH_NESTING);
@@ -158,9 +159,15 @@ static bool efuse_steal_from(struct efuse_channel *from,
 		to->n_waiting++;
 		to->stats.migrated++;
 		efuse_set_fillable(to, true);
+		/* What is behind it may need less room than it did */
+		left = from->n_waiting && from->in_flight < from->depth;
+		if (left)
+			efuse_set_fillable(from, true);
 	}
 	spin_unlock(&second->lock);
 	spin_unlock(&first->lock);
+	if (left)
+		efuse_wake_worker(from);
 	return req;
 }
 

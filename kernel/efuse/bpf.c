@@ -408,9 +408,14 @@ static int efuse_ops_reg(void *kdata, struct bpf_link *link)
 	attachment->link = link;
 	attachment->fc = fc;
 	list_add(&attachment->entry, &efuse_attachments);
-	/* Changes without programs were not noted: what is older is void */
+	/*
+	 * Changes without programs were not noted: what is older is void. What is read
+	 * for the cache before and during this is too old as well.
+	 */
 	__efuse_all_changed(ec);
+	efuse_cache_renew(&ec->cache);
 	efuse_set_ops(ec, ops);
+	efuse_cache_renew(&ec->cache);
 	attachment = NULL;
 out:
 	mutex_unlock(&efuse_attach_lock);

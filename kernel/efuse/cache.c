@@ -187,6 +187,7 @@ bool efuse_blocks_alloc(struct efuse_cache *cache, struct efuse_icache *ic,
 		b->owner = ic;
 		b->index = first + i;
 		b->seq = (u32)atomic_read(&efuse_slot(ic, b->index)->seq);
+		b->generation = READ_ONCE(cache->generation);
 		b->len = PAGE_SIZE;
 		b->used = false;
 		INIT_LIST_HEAD(&b->clock);
@@ -241,7 +242,7 @@ static bool efuse_block_insert(struct efuse_cache *cache,
 			      GFP_ATOMIC | __GFP_NOWARN)))
 		return false;
 	spin_lock(&cache->lock);
-	if (!cache->budget) {
+	if (!cache->budget || b->generation != cache->generation) {
 		spin_unlock(&cache->lock);
 		__xa_erase(&ic->blocks, b->index);
 		return false;
@@ -548,6 +549,7 @@ struct efuse_icache *efuse_icache_make(struct efuse_cache *cache,
 	xa_init_flags(&ic->blocks, XA_FLAGS_LOCK_IRQ);
 	ic->cache = cache;
 	ic->fi = fi;
+	refcount_set(&ic->ref, 1);
 	ic->eof = EFUSE_NO_BLOCK;
 	old = cmpxchg(&fi->efuse_cache, NULL, ic);
 	if (old) {
@@ -557,7 +559,16 @@ struct efuse_icache *efuse_icache_make(struct efuse_cache *cache,
 	return ic;
 }
 
-/* The inode leaves memory; nobody reads or writes it any more. */
+void efuse_icache_put(struct efuse_icache *ic)
+{
+	if (refcount_dec_and_test(&ic->ref))
+		kvfree_rcu(ic, rcu);
+}
+
+/*
+ * The inode leaves memory; nobody reads or writes it any more. Requests for its
+ * node that were sent by way of another inode may still end.
+ */
 void __efuse_inode_gone(struct fuse_inode *fi)
 {
 	struct efuse_icache *ic = fi->efuse_cache;
@@ -571,7 +582,7 @@ void __efuse_inode_gone(struct fuse_inode *fi)
 	} while (!gone);
 	xa_destroy(&ic->blocks);
 	fi->efuse_cache = NULL;
-	kvfree_rcu(ic, rcu);
+	efuse_icache_put(ic);
 }
 
 static unsigned long efuse_shrink_count(struct shrinker *shrinker,
@@ -595,6 +606,17 @@ void efuse_cache_init(struct efuse_cache *cache)
 {
 	spin_lock_init(&cache->lock);
 	INIT_LIST_HEAD(&cache->clock);
+}
+
+/* What is in it, and what is being read for it, may not be what it was. */
+void efuse_cache_renew(struct efuse_cache *cache)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&cache->lock, flags);
+	cache->generation++;
+	spin_unlock_irqrestore(&cache->lock, flags);
+	efuse_cache_evict(cache, ULONG_MAX, true);
 }
 
 /* Sets the budget; 0 gives everything back. One caller at a time. */

@@ -265,6 +265,8 @@ static bool efuse_cached_file(struct efuse_conn *ec, struct fuse_file *ff,
 {
 	return READ_ONCE(ec->cache.budget) && !fuse_file_passthrough(ff) &&
 	       (ff->open_flags & FOPEN_DIRECT_IO) &&
+	       /* Of these what was read once cannot be read again */
+	       !(ff->open_flags & (FOPEN_STREAM | FOPEN_NONSEEKABLE)) &&
 	       !inode->i_mapping->nrpages &&
 	       RB_EMPTY_ROOT(&get_fuse_inode(inode)->writepages);
 }
@@ -320,6 +322,8 @@ int __efuse_read_iter(struct efuse_conn *ec, struct kiocb *iocb,
 	struct file *file = iocb->ki_filp;
 	struct fuse_file *ff = file->private_data;
 	size_t count = iov_iter_count(to);
+	/* Below it may be cut short, so that reverting it would go too far */
+	const struct iov_iter whole = *to;
 	struct file *backing;
 	struct efuse_io io;
 	u64 began = 0;
@@ -363,7 +367,7 @@ int __efuse_read_iter(struct efuse_conn *ec, struct kiocb *iocb,
 					NULL);
 	}
 	if (efuse_daemon_may_help(*ret)) {
-		iov_iter_revert(to, count - iov_iter_count(to));
+		*to = whole;
 		return efuse_ask_daemon(ec, false, EFUSE_IO_ERROR, to);
 	}
 	fuse_invalidate_atime(file_inode(file));
@@ -394,11 +398,12 @@ int __efuse_write_iter(struct efuse_conn *ec, struct kiocb *iocb,
 	struct inode *inode = file_inode(file);
 	struct efuse_bounce *bounce = NULL;
 	size_t count = iov_iter_count(from);
+	const struct iov_iter whole = *from;
 	struct efuse_write change;
 	struct efuse_icache *ic;
 	struct efuse_io io;
 	u64 began = 0;
-	bool shared;
+	bool shared, set_id;
 	int choice;
 
 	if (!rcu_access_pointer(ec->ops))
@@ -409,10 +414,16 @@ int __efuse_write_iter(struct efuse_conn *ec, struct kiocb *iocb,
 	choice = efuse_choose(ec, iocb, from, true, true, &io);
 	if (choice < 0)
 		return EFUSE_AS_USUAL;
+	/*
+	 * Whether set-id bits go depends on the caller, of whom the file below sees
+	 * nothing. A daemon that does not take them off is asked to by mainline.
+	 */
+	set_id = inode->i_mode & (S_ISUID | S_ISGID);
+	if (unlikely(set_id) && !ff->fm->fc->handle_killpriv_v2)
+		return EFUSE_AS_USUAL;
 	if ((choice & EFUSE_IO_PATH) == EFUSE_IO_DAEMON)
 		return efuse_ask_daemon(ec, true, 0, from);
-	/* Whether they go depends on the caller, of whom the file below sees nothing */
-	if (unlikely(inode->i_mode & (S_ISUID | S_ISGID)))
+	if (unlikely(set_id))
 		return efuse_ask_daemon(ec, true, EFUSE_IO_SET_ID, from);
 	*ret = 0;
 	if (!count)
@@ -441,8 +452,11 @@ int __efuse_write_iter(struct efuse_conn *ec, struct kiocb *iocb,
 		inode_unlock_shared(inode);
 	else
 		inode_unlock(inode);
+	/* What was appended and could not be made safe is there already */
+	if (*ret == -EIO && (iocb->ki_flags & IOCB_APPEND))
+		return EFUSE_DONE;
 	if (efuse_daemon_may_help(*ret)) {
-		iov_iter_revert(from, count - iov_iter_count(from));
+		*from = whole;
 		return efuse_ask_daemon(ec, true, EFUSE_IO_ERROR, from);
 	}
 	return EFUSE_DONE;
@@ -494,8 +508,8 @@ static struct efuse_icache *efuse_node_cache(struct fuse_mount *fm, u64 nodeid,
 }
 
 /*
- * A request begins. Who sends one that changes a node's data holds the inode until
- * its end.
+ * A request begins. Who sends one that changes a node's data may hold another inode
+ * than the one that now has the node's number, so that the cache's part is held.
  */
 void efuse_request_begin(struct fuse_mount *fm, struct fuse_args *args)
 {
@@ -511,6 +525,8 @@ void efuse_request_begin(struct fuse_mount *fm, struct fuse_args *args)
 		return;
 	rcu_read_lock();
 	ic = efuse_node_cache(fm, nodeid, &i_size);
+	if (ic && !refcount_inc_not_zero(&ic->ref))
+		ic = NULL;
 	efuse_write_begin(ic, offset >> PAGE_SHIFT,
 			  size && offset + size <= i_size ?
 			  (offset + size - 1) >> PAGE_SHIFT : EFUSE_NO_BLOCK,
@@ -524,7 +540,7 @@ void efuse_request_end(struct fuse_mount *fm, struct fuse_args *args, u64 child)
 {
 	struct efuse_conn *ec = efuse_conn(fm->fc);
 	struct efuse_write *w = &args->efuse.write;
-	struct efuse_icache *ic = NULL;
+	struct efuse_icache *ic, *held;
 	u64 nodeid, offset, size;
 	loff_t i_size;
 	bool changes;
@@ -534,12 +550,14 @@ void efuse_request_end(struct fuse_mount *fm, struct fuse_args *args, u64 child)
 	changes = efuse_request_changes(args, &nodeid, &offset, &size);
 	rcu_read_lock();
 	if (w->open || changes) {
-		ic = w->open && w->ic ? w->ic :
-					efuse_node_cache(fm, nodeid, &i_size);
+		held = w->open ? w->ic : NULL;
+		ic = held ?: efuse_node_cache(fm, nodeid, &i_size);
 		if (ic && w->open)
 			efuse_write_end(ic, w, NULL);
 		else if (ic)
 			__efuse_data_changed(ic);
+		if (held)
+			efuse_icache_put(held);
 		w->open = false;
 	}
 	/* It may have been there, and cut */

@@ -63,8 +63,9 @@ struct efuse_block {
 	refcount_t ref;
 	/* Valid bytes: all, or in the last block up to the file's end */
 	u32 len;
-	/* The slot's seq when it was read or written */
+	/* The slot's seq, and the cache's generation, when it was read or written */
 	u32 seq;
+	u32 generation;
 	/* Since the clock came by */
 	bool used;
 	struct rcu_head rcu;
@@ -87,7 +88,10 @@ struct efuse_cache_slot {
 struct efuse_icache {
 	struct xarray blocks;
 	struct efuse_cache *cache;
+	/* Not after the inode is gone, for those that hold this alone */
 	struct fuse_inode *fi;
+	/* The inode's, and one for each request that changes its data */
+	refcount_t ref;
 	/* The partial block, or EFUSE_NO_BLOCK; under the xarray's lock */
 	pgoff_t eof;
 	struct rcu_head rcu;
@@ -111,6 +115,8 @@ struct efuse_cache {
 	unsigned long blocks;
 	/* Bytes; 0: nothing is kept. Changed under efuse_attach_lock and lock */
 	unsigned long budget;
+	/* Another one where changes may have gone unnoticed; likewise */
+	u32 generation;
 	atomic_long_t used;
 	struct shrinker *shrinker;
 };
@@ -263,7 +269,9 @@ struct inode *efuse_find_inode(struct fuse_mount *fm, u64 nodeid);
 
 /* cache.c */
 void efuse_cache_init(struct efuse_cache *cache);
+void efuse_cache_renew(struct efuse_cache *cache);
 int efuse_cache_set_budget(struct efuse_cache *cache, u64 budget);
+void efuse_icache_put(struct efuse_icache *ic);
 struct efuse_icache *efuse_icache_make(struct efuse_cache *cache,
 				       struct inode *inode);
 ssize_t efuse_cache_read(struct efuse_cache *cache, struct efuse_icache *ic,

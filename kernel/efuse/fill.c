@@ -288,6 +288,9 @@ bool efuse_fill_read(struct efuse_conn *ec, struct efuse_icache *ic,
 
 	if (count > (EFUSE_FILL_MAX - 1) << PAGE_SHIFT || end < start)
 		return false;
+	/* A daemon's reply may end ahead of what was asked for, see below */
+	if (!backed && !wait && iocb->ki_pos != start)
+		return false;
 	n = (end - start) >> PAGE_SHIFT;
 	if (!efuse_fill_begin(ic, start >> PAGE_SHIFT, n, &all_seq))
 		return false;
@@ -345,6 +348,12 @@ bool efuse_fill_read(struct efuse_conn *ec, struct efuse_icache *ic,
 		}
 		efuse_fill_keep(f, res);
 		have = efuse_fill_have(f, res);
+		if (!backed && res && !have) {
+			/* No end of file: its reply is short */
+			efuse_fill_release(f);
+			efuse_fill_put(f);
+			return false;
+		}
 		from = offset_in_page(f->pos);
 		for (i = 0; i < n && done < have; i++) {
 			size_t want = min(have - done, PAGE_SIZE - from);

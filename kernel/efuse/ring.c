@@ -113,19 +113,22 @@ bool efuse_has_work(struct efuse_channel *ch)
 void efuse_wake_worker(struct efuse_channel *ch)
 {
 	struct efuse_ring_header *hdr = ch->hdr;
-	u32 pending;
+	u32 todo;
 
 	/* A full barrier, for the spinners as well */
 	if (!wq_has_sleeper(&ch->waitq))
 		return;
 	/*
-	 * One that spins takes one request, and whatever else there is. It stops
-	 * being a spinner before it takes one: a head that has gone on must not go
-	 * with spinners of before.
+	 * One that spins takes one request, and is gone with it: what else there is
+	 * needs somebody else. It stops being a spinner before it takes one: a head
+	 * that has gone on must not go with spinners of before.
 	 */
-	pending = READ_ONCE(ch->pending_tail) - READ_ONCE(hdr->pending_head);
+	todo = READ_ONCE(ch->pending_tail) - READ_ONCE(hdr->pending_head);
+	todo += READ_ONCE(ch->fillable);
+	todo += READ_ONCE(ch->intr_tail) != READ_ONCE(hdr->intr_head);
+	todo += READ_ONCE(ch->forget_tail) != READ_ONCE(hdr->forget_head);
 	smp_rmb();
-	if (pending <= 1 && READ_ONCE(hdr->spinners))
+	if (todo <= 1 && READ_ONCE(hdr->spinners))
 		return;
 	wake_up(&ch->waitq);
 }
@@ -298,6 +301,24 @@ static bool efuse_may_poll(struct efuse_channel *ch)
 	return true;
 }
 
+/*
+ * A FORGET that is a request, of a name that READDIRPLUS brought and that could not
+ * be kept. Nobody replies to it; its sender waits until the daemon is to hear of it.
+ */
+static void efuse_ring_forget_now(struct fuse_iqueue *fiq, struct fuse_req *req)
+{
+	const struct fuse_forget_in *in = req->args->in_args[0].value;
+	struct fuse_forget_link *forget;
+
+	forget = kzalloc(sizeof(*forget),
+			 GFP_KERNEL_ACCOUNT | __GFP_NOFAIL);
+	forget->forget_one.nodeid = req->args->nodeid;
+	forget->forget_one.nlookup = in->nlookup;
+	efuse_ring_send_forget(fiq, forget);
+	clear_bit(FR_PENDING, &req->flags);
+	fuse_request_end(req);
+}
+
 static void efuse_ring_send_req(struct fuse_iqueue *fiq, struct fuse_req *req)
 {
 	struct efuse_ring *ring = efuse_ring(fiq);
@@ -306,6 +327,10 @@ static void efuse_ring_send_req(struct fuse_iqueue *fiq, struct fuse_req *req)
 	bool polled;
 	int err;
 
+	if (req->args->opcode == FUSE_FORGET) {
+		efuse_ring_forget_now(fiq, req);
+		return;
+	}
 	/* What a notification asked for, with a unique id of its own */
 	if (!test_bit(FR_ISREPLY, &req->flags)) {
 		fuse_dev_fiq_ops.send_req(fiq, req);

@@ -5,8 +5,10 @@ mod control;
 mod elsewhere;
 mod groups;
 mod late;
+mod plus;
 mod reused;
 mod short;
+mod stream;
 
 use std::path::{Path, PathBuf};
 
@@ -23,6 +25,8 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
         short::run(site).map_err(|trouble| trouble.of("short reads"))?,
         elsewhere::run(site).map_err(|trouble| trouble.of("changes elsewhere"))?,
         reused::run(site).map_err(|trouble| trouble.of("numbers used again"))?,
+        stream::run(site).map_err(|trouble| trouble.of("bytes that come once"))?,
+        plus::run(site).map_err(|trouble| trouble.of("lists with attributes"))?,
     ];
     Ok(said.join("; "))
 }

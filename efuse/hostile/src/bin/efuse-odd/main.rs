@@ -4,7 +4,9 @@
 mod elsewhere;
 mod files;
 mod groups;
+mod plus;
 mod reused;
+mod stream;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -17,7 +19,8 @@ use clap::{Parser, ValueEnum};
 use efuse_abi::Errno;
 use efuse_abi::wire::{Attr, Kstatfs};
 use efuse_runtime::{
-    Device, Entry, FileSystem, MountOptions, Node, Session, SessionConfig, Transport, XattrReply,
+    Device, Entry, FileSystem, MountOptions, Node, RingConfig, Rings, Session, SessionConfig,
+    Transport, XattrReply,
 };
 
 /// An unusual daemon with files in memory; serves until it is unmounted.
@@ -37,6 +40,12 @@ struct Cli {
     /// Let the kernel check permissions.
     #[arg(long)]
     default_permissions: bool,
+    /// Get requests by rings.
+    #[arg(long)]
+    ring: bool,
+    /// Bytes of a reply to a read.
+    #[arg(long, default_value_t = 10_000)]
+    most: usize,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -47,12 +56,16 @@ enum Mode {
     Flush,
     /// Device control changes files, or asks for more arguments.
     Ioctl,
-    /// Reads of more than 10000 bytes give no more than that.
+    /// Reads give no more bytes than `--most`.
     Short,
     /// Files change elsewhere, and the kernel is not told.
     Elsewhere,
     /// Numbers of nodes are used again once they are forgotten.
     Reused,
+    /// Bytes come once.
+    Stream,
+    /// Lists have attributes, not all of which the kernel takes.
+    Plus,
 }
 
 const ROOT: u64 = efuse_abi::ROOT_ID;
@@ -117,7 +130,11 @@ fn serve<F: FileSystem>(cli: &Cli, fs: F) -> Result<()> {
         default_permissions: cli.default_permissions,
         ..MountOptions::new(&cli.mountpoint)
     })?;
-    let transport: Arc<dyn Transport> = Arc::new(device);
+    let transport: Arc<dyn Transport> = if cli.ring {
+        Arc::new(Rings::new(device, RingConfig::default()))
+    } else {
+        Arc::new(device)
+    };
     let session = Session::start(&transport, &Arc::new(fs), &SessionConfig::default())?;
     writeln!(std::io::stdout(), "ready").context("cannot write to standard output")?;
     session.wait()?;
@@ -132,9 +149,11 @@ fn main() -> ExitCode {
         Mode::Groups => serve(&cli, groups::Groups),
         Mode::Flush => serve(&cli, files::Files::holding()),
         Mode::Ioctl => serve(&cli, files::Files::default()),
-        Mode::Short => serve(&cli, files::Files::replying(10_000)),
+        Mode::Short => serve(&cli, files::Files::replying(cli.most)),
         Mode::Elsewhere => serve(&cli, elsewhere::Elsewhere::default()),
         Mode::Reused => serve(&cli, reused::Reused::default()),
+        Mode::Stream => serve(&cli, stream::Stream::default()),
+        Mode::Plus => serve(&cli, plus::Plus::default()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

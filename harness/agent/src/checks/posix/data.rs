@@ -29,7 +29,61 @@ pub(super) const CASES: &[Case] = &[
     ("fsync", fsync),
     ("vectors", vectors),
     ("exec-busy", exec_busy),
+    ("limited", limited),
 ];
+
+/// A direct write beyond the largest size that the writer may make, which cuts it to no whole sector.
+fn limited(dir: &Path) -> io::Result<()> {
+    const LIMIT: libc::rlim_t = 1000;
+    #[repr(align(4096))]
+    struct Block([u8; 4096]);
+    let f = file(dir, "f", &[7; 8192])?;
+    let block = Block([9; 4096]);
+    let open = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(&f)?;
+    let (fd, limit) = (
+        open.as_raw_fd(),
+        libc::rlimit {
+            rlim_cur: LIMIT,
+            rlim_max: LIMIT,
+        },
+    );
+    let pieces = [libc::iovec {
+        iov_base: block.0.as_ptr().cast_mut().cast(),
+        iov_len: block.0.len(),
+    }; 1];
+    // SAFETY: the child makes system calls alone, with what is above and is not moved, and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: as above.
+        unsafe {
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            if libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) != 0 {
+                libc::_exit(1);
+            }
+            let plain = libc::pwrite(fd, block.0.as_ptr().cast(), block.0.len(), 0);
+            let vector = libc::pwritev(fd, pieces.as_ptr(), 1, 0);
+            let most = LIMIT as libc::ssize_t;
+            libc::_exit(if plain > most || vector > most { 2 } else { 0 });
+        }
+    }
+    if child < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut status = 0;
+    // SAFETY: the number is where it says.
+    if unsafe { libc::waitpid(child, &raw mut status, 0) } != child {
+        return Err(io::Error::last_os_error());
+    }
+    ensure(status == 0, format!("the writer ended with {status:#x}"))?;
+    let content = fs::read(&f)?;
+    ensure(
+        content.len() == 8192 && content[1000..].iter().all(|&byte| byte == 7),
+        "bytes beyond the limit have changed",
+    )
+}
 
 fn truncate(dir: &Path) -> io::Result<()> {
     let f = file(dir, "f", &[7; 10_000])?;
