@@ -93,12 +93,37 @@ impl Layout {
     }
 }
 
-/// Takes the cache's lock; it is given back when the file is dropped, whatever ends the process.
+/// What one process at a time may change. Who needs both takes them in this order.
+#[derive(Clone, Copy, Debug)]
+pub enum Lock {
+    /// Packages, and the module for the packaged kernel.
+    Module,
+    /// The debug kernel, whose build takes so long that others do not wait for it.
+    Debug,
+}
+
+impl Lock {
+    /// Of the lock file in the cache.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Module => "lock",
+            Self::Debug => "debug-lock",
+        }
+    }
+}
+
+/// Takes one of the cache's locks; it is given back when the file is dropped, whatever ends the
+/// process.
 ///
 /// # Errors
 /// When the lock file cannot be made or locked.
-pub fn lock(layout: &Layout, progress: &mut dyn FnMut(&str)) -> Result<File, KernelError> {
-    let path = layout.base.join("lock");
+pub fn lock(
+    layout: &Layout,
+    lock: Lock,
+    progress: &mut dyn FnMut(&str),
+) -> Result<File, KernelError> {
+    let path = layout.base.join(lock.name());
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -317,11 +342,19 @@ mod tests {
     fn the_second_holder_of_the_lock_is_told_that_it_waits() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path()).unwrap();
-        let first = lock(&layout, &mut |_| panic!("nobody else holds it")).unwrap();
+        let first = lock(&layout, Lock::Module, &mut |_| {
+            panic!("nobody else holds it")
+        })
+        .unwrap();
+        let other = lock(&layout, Lock::Debug, &mut |_| panic!("nor this one"));
+        assert!(other.is_ok());
         let (told, hear) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
-            let second =
-                scope.spawn(|| lock(&layout, &mut |line| told.send(line.to_owned()).unwrap()));
+            let second = scope.spawn(|| {
+                lock(&layout, Lock::Module, &mut |line| {
+                    told.send(line.to_owned()).unwrap();
+                })
+            });
             assert!(hear.recv().unwrap().contains("waiting"));
             drop(first);
             assert!(second.join().unwrap().is_ok());

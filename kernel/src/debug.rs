@@ -61,7 +61,7 @@ const STEP: usize = 100;
 /// Lines of a failed build in the error.
 const LINES: usize = 60;
 
-/// The debug kernel; builds it if something changed. Needs the lock.
+/// The debug kernel; builds it if something changed. Needs its lock.
 ///
 /// # Errors
 /// When the source cannot be had, the series does not apply, packages are missing, a line of the

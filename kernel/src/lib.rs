@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use cache::Lock;
 pub use error::KernelError;
 
 /// The kernel series that the patches are written against.
@@ -62,7 +63,7 @@ pub struct Artifacts {
 /// missing, or the compiler refuses the source.
 pub fn ensure(root: &Path, progress: &mut dyn FnMut(&str)) -> Result<Artifacts, KernelError> {
     let layout = cache::Layout::new(root)?;
-    let _lock = cache::lock(&layout, progress)?;
+    let _lock = cache::lock(&layout, Lock::Module, progress)?;
     let packages = fetch::ensure(&layout, progress)?;
     module::ensure(&layout, &packages, progress)
 }
@@ -74,8 +75,11 @@ pub fn ensure(root: &Path, progress: &mut dyn FnMut(&str)) -> Result<Artifacts, 
 /// As [`ensure`]; also when `kernel/debug.config` cannot be brought into effect.
 pub fn ensure_debug(root: &Path, progress: &mut dyn FnMut(&str)) -> Result<Artifacts, KernelError> {
     let layout = cache::Layout::new(root)?;
-    let _lock = cache::lock(&layout, progress)?;
-    let packages = fetch::ensure(&layout, progress)?;
+    let packages = {
+        let _lock = cache::lock(&layout, Lock::Module, progress)?;
+        fetch::ensure(&layout, progress)?
+    };
+    let _lock = cache::lock(&layout, Lock::Debug, progress)?;
     debug::ensure(&layout, &packages, progress)
 }
 
@@ -85,7 +89,7 @@ pub fn ensure_debug(root: &Path, progress: &mut dyn FnMut(&str)) -> Result<Artif
 /// As [`ensure`]; the kernel in use stays the same when the newer one cannot be had.
 pub fn update(root: &Path, progress: &mut dyn FnMut(&str)) -> Result<Artifacts, KernelError> {
     let layout = cache::Layout::new(root)?;
-    let _lock = cache::lock(&layout, progress)?;
+    let _lock = cache::lock(&layout, Lock::Module, progress)?;
     let packages = fetch::update(&layout, progress)?;
     module::ensure(&layout, &packages, progress)
 }

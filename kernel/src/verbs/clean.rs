@@ -13,10 +13,14 @@ pub struct Args {
     all: bool,
 }
 
-/// Waits for a build that runs.
+/// Waits for builds that run.
 pub fn run(root: Option<&Path>, args: &Args) -> anyhow::Result<()> {
     let layout = super::layout(root)?;
-    let _lock = cache::lock(&layout, &mut super::progress)?;
+    let locks = [cache::Lock::Module, cache::Lock::Debug];
+    let _held = locks
+        .into_iter()
+        .map(|lock| cache::lock(&layout, lock, &mut super::progress))
+        .collect::<Result<Vec<_>, _>>()?;
     if !args.all
         && let Some(packages) = fetch::current(&layout)
     {
@@ -26,7 +30,8 @@ pub fn run(root: Option<&Path>, args: &Args) -> anyhow::Result<()> {
     for entry in fs::read_dir(layout.base()).context("cannot read the cache")? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with("host-") || name.ends_with(".partial") || (args.all && name != "lock") {
+        let all = args.all && !locks.iter().any(|lock| name == lock.name());
+        if all || name.starts_with("host-") || name.ends_with(".partial") {
             if path.is_dir() {
                 cache::remove_tree(&path)?;
             } else {

@@ -13,7 +13,7 @@ pub struct Args {
 /// Says how to go on.
 pub fn run(root: Option<&Path>, args: &Args) -> anyhow::Result<()> {
     let layout = super::layout(root)?;
-    let _lock = cache::lock(&layout, &mut super::progress)?;
+    let _lock = cache::lock(&layout, cache::Lock::Module, &mut super::progress)?;
     let packages = fetch::ensure(&layout, &mut super::progress)?;
     edit::unpack(&layout, &packages.fuse_source(), &args.folder)?;
     let folder = args.folder.display();

@@ -7,7 +7,7 @@ use efuse_kernel::{cache, host};
 /// Prints what was loaded.
 pub fn run(root: Option<&Path>) -> anyhow::Result<()> {
     let layout = super::layout(root)?;
-    let _lock = cache::lock(&layout, &mut super::progress)?;
+    let _lock = cache::lock(&layout, cache::Lock::Module, &mut super::progress)?;
     let loaded = host::load(&layout, &mut super::progress)?;
     if let Some(module) = loaded.module {
         println!(
