@@ -2,6 +2,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod detach;
+pub(crate) mod mount;
 pub(crate) mod selftest;
 pub(crate) mod show;
 

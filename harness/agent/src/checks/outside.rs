@@ -11,10 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
+use efuse_bpf::Dev;
 use efuse_model::metadata::KernelCache;
 use efuse_systems::plugin::Plugin;
 use efuse_systems::{MountContext, System as _};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
 use rustix::io::Errno;
 use serde_json::Value;
@@ -63,6 +67,8 @@ const FILES: usize = 12;
 /// Times that caches are dropped and programs come and go.
 const ROUNDS: usize = 3;
 const READERS: usize = 2;
+/// With a command that mounts, or ends.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// A folder that comes and goes. Nobody else opens files in it: libfuse would keep them under
 /// other names after they are removed.
 const CHURN: &str = "churn";
@@ -91,9 +97,83 @@ pub(super) fn run(site: &mut Site<'_>) -> Result<String, Trouble> {
     if said.len() < FEWEST {
         return Err(Trouble::Skip(missing.join("; ")));
     }
+    match by_command(site, &efuse) {
+        Ok(()) => said.push("efuse mount serves one until a signal".to_owned()),
+        Err(Trouble::Skip(reason)) => missing.push(reason),
+        Err(trouble) => return Err(trouble.of("efuse mount")),
+    }
     site.mount()?;
     said.extend(missing);
     Ok(said.join("; "))
+}
+
+/// Mounts one daemon as users do, by the command, and ends it by a signal.
+fn by_command(site: &Site<'_>, efuse: &Path) -> Result<(), Trouble> {
+    let program = "passthrough_ll";
+    let Some(daemon) = site.agent.options().bin.find(program) else {
+        return Err(Trouble::Skip(format!("{program} is not here")));
+    };
+    let root = site.agent.folder().join("by-command");
+    fs::create_dir_all(&root).map_err(AgentError::io(&root, "create the folder"))?;
+    fs::write(site.lower.join("seen"), "through it")
+        .map_err(AgentError::io(&site.lower, "write a file"))?;
+    let mut running = Command::new(efuse)
+        .arg("mount")
+        .arg(&root)
+        .arg("--")
+        .arg(daemon)
+        .args([
+            "-f",
+            "-o",
+            &format!("source={}", site.lower.display()),
+            "{}",
+        ])
+        .spawn()
+        .map_err(AgentError::io(efuse, "start"))?;
+    let file = root.join("seen");
+    let seen = until(site, "the file is not seen", || {
+        Ok(fs::read_to_string(&file).ok())
+    });
+    let seen = seen.and_then(|text| {
+        let pid = i32::try_from(running.id()).expect("a process number");
+        kill(Pid::from_raw(pid), Signal::SIGTERM)
+            .map_err(|e| Trouble::Fail(format!("SIGTERM: {e}")))?;
+        let ended = until(site, "it does not end", || {
+            running
+                .try_wait()
+                .map_err(AgentError::io(efuse, "wait for"))
+        })?;
+        Ok((text, ended))
+    });
+    if seen.is_err() {
+        let _ = running.kill();
+        let _ = running.wait();
+    }
+    let (text, ended) = seen?;
+    if text != "through it" || !ended.success() || Dev::of_mount(&root).is_ok() {
+        return fail(format!(
+            "{text:?} was read, it ended with {ended}, still mounted: {}",
+            Dev::of_mount(&root).is_ok()
+        ));
+    }
+    Ok(())
+}
+
+/// Looks again and again until there is something.
+fn until<T>(
+    site: &Site<'_>,
+    otherwise: &str,
+    mut look: impl FnMut() -> Result<Option<T>, AgentError>,
+) -> Result<T, Trouble> {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        site.limit.check()?;
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    fail(otherwise)
 }
 
 /// Mounts one daemon, attaches programs, and compares all it says with the tree itself.
@@ -202,7 +282,7 @@ fn storm(
                 && !readers.iter().any(thread::ScopedJoinHandle::is_finished)
             {
                 site.limit.check()?;
-                thread::sleep(std::time::Duration::from_millis(5));
+                thread::sleep(Duration::from_millis(5));
             }
             Ok(())
         });
