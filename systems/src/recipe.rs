@@ -23,9 +23,10 @@ use crate::{MountContext, Mounted, Need, SystemError, settings};
 /// What may stand in a command.
 pub(crate) const PLACEHOLDERS: [&str; 4] = ["{lower}", "{mountpoint}", "{threads}", "{timeout}"];
 
-/// How long a daemon may take to mount, unless it says otherwise. Generous: under
-/// emulation starting a program alone takes a good part of a second.
-pub(crate) const READY_LIMIT: Duration = Duration::from_secs(30);
+/// How long a daemon may take to mount, unless it says otherwise; one that ends is noticed at
+/// once. Generous: verifying its programs took more than 30 s in an emulated guest with the
+/// debug kernel, beside other work.
+pub(crate) const READY_LIMIT: Duration = Duration::from_secs(120);
 
 /// Everything about a daemon, as a template.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -150,6 +150,7 @@ pub fn run(context: &Context, verb: &Check) -> Result<Status> {
         lost: 0,
         again: 0,
         session: None,
+        strict: std::env::var_os("EFUSE_CI").is_some(),
     };
     let lines = match checking.all(&pairs) {
         Ok(lines) => lines,
@@ -187,6 +188,8 @@ struct Checking<'a> {
     /// Checks run again after [`EMULATORS_OOPS`].
     again: u32,
     session: Option<Box<dyn Session>>,
+    /// A check that can be run and skips itself has failed. A system that cannot be there is skipped.
+    strict: bool,
 }
 
 impl Checking<'_> {
@@ -219,6 +222,10 @@ impl Checking<'_> {
                 None => match self.checked(check, system) {
                     Ok(checked) => match (checked.failure, checked.skipped) {
                         (Some(why), _) => line(Verdict::Failed, Some(why), checked.detail),
+                        (None, Some(why)) if self.strict => {
+                            let why = format!("skipped, which EFUSE_CI forbids: {why}");
+                            line(Verdict::Failed, Some(why), checked.detail)
+                        }
                         (None, Some(why)) => line(Verdict::Skipped, Some(why), checked.detail),
                         (None, None) => line(Verdict::Passed, None, checked.detail),
                     },
