@@ -53,6 +53,18 @@ pub enum Verb {
     Agent(verbs::agent::Serve),
 }
 
+impl Verb {
+    /// The exit status when it could not do what it is for. With the verbs that judge 1 says that
+    /// something became worse.
+    #[must_use]
+    pub const fn unable(&self) -> verbs::Status {
+        match self {
+            Self::Gate(_) | Self::GateTrial(_) | Self::Compare(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
 /// What is to be measured, and where.
 #[derive(Clone, Debug, Args)]
 pub struct Selection {

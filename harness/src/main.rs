@@ -10,11 +10,12 @@ fn main() -> ExitCode {
         // clap's own texts, `--help` among them, with its exit status.
         Err(e) => e.exit(),
     };
+    let unable = cli.verb.unable();
     match verbs::dispatch(cli) {
         Ok(status) => ExitCode::from(status),
         Err(e) => {
             eprintln!("eval: {e:#}");
-            ExitCode::FAILURE
+            ExitCode::from(unable)
         }
     }
 }

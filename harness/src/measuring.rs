@@ -114,14 +114,13 @@ pub fn finish(
         }
         text
     })?;
-    report.context("the run is complete and stored, but its report is missing")?;
-    if completion.failed.is_empty() {
-        return Ok(0);
+    if !completion.failed.is_empty() {
+        eprintln!(
+            "eval: {} of {} slots have no figure (reasons above); `{resume}` tries them again",
+            completion.failed.len(),
+            plan.order.len()
+        );
     }
-    eprintln!(
-        "eval: {} of {} slots have no figure (reasons above); `{resume}` tries them again",
-        completion.failed.len(),
-        plan.order.len()
-    );
-    Ok(1)
+    report.context("what was measured is stored, but its report is missing")?;
+    Ok(Status::from(!completion.failed.is_empty()))
 }

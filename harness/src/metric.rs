@@ -3,6 +3,7 @@
 use std::fmt;
 
 use efuse_model::attempt::{Latency, Metrics, OpMetrics};
+use efuse_model::counters::BusyFrom;
 
 /// One figure of a measured phase.
 #[derive(Clone, Copy, Debug)]
@@ -64,11 +65,18 @@ fn percentile(latency: &Latency, percent: f64) -> Option<f64> {
         .map(|(_, us)| *us)
 }
 
-/// A count per completed request of fio, or operation.
+/// A count per request of fio, or operation, that was completed while it was counted.
 fn per_op(m: &Metrics, count: f64) -> Option<f64> {
-    let directions = m.read.iter().chain(&m.write).chain(&m.operations);
-    let ios: u64 = directions.map(|o| o.ios).sum();
-    (ios > 0).then(|| count / ios as f64)
+    let completed = m.counted();
+    (completed > 0.0).then(|| count / completed)
+}
+
+/// Processor time of the whole system, microseconds; none where the kernel counted clock ticks,
+/// which a busy host makes an emulated guest lose, or nothing at all.
+fn processor_us(m: &Metrics) -> Option<f64> {
+    let cpu = &m.counters.as_ref()?.cpu;
+    let counted = cpu.busy_s + cpu.idle_s + cpu.steal_s > 0.0;
+    (counted && cpu.busy_from == BusyFrom::Idle).then_some(cpu.busy_s * 1e6)
 }
 
 /// Context switches of the whole system: the kernel's own count, else that of perf.
@@ -104,7 +112,7 @@ metrics! {
     "read-p99", "us", false, |m| m.read.as_ref().and_then(|o| percentile(&o.clat, 99.0));
     "write-p99", "us", false, |m| m.write.as_ref().and_then(|o| percentile(&o.clat, 99.0));
     "switches-per-op", "switches", false, switches;
-    "cpu-per-op", "us", false, |m| per_op(m, m.counters.as_ref()?.cpu.busy_s * 1e6);
+    "cpu-per-op", "us", false, |m| per_op(m, processor_us(m)?);
     "op-rate", "1/s", true, |m| m.operations.as_ref().map(|o| o.iops);
     "op-lat", "us", false, |m| m.operations.as_ref().map(|o| o.lat.mean_us);
     "op-p50", "us", false, |m| m.operations.as_ref().and_then(|o| percentile(&o.lat, 50.0));

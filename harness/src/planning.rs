@@ -119,7 +119,7 @@ pub fn check_device(device: &Device, place: Place, tests: &[Test]) -> Result<(),
 }
 
 /// Repetitions below which a run gives an impression and no judgement.
-pub const JUDGED_FROM: u32 = 5;
+pub const JUDGED_FROM: u32 = 6;
 
 /// The repetitions of a plan, and what so few of them are worth.
 #[must_use]

@@ -242,7 +242,8 @@ fn write_baseline(path: &Path, run: &Stored, environment: &Environment) -> Resul
         let Outcome::Done { metrics, .. } = &mut attempt.outcome else {
             continue;
         };
-        for op in metrics.read.iter_mut().chain(&mut metrics.write) {
+        let reads_and_writes = metrics.read.iter_mut().chain(&mut metrics.write);
+        for op in reads_and_writes.chain(&mut metrics.operations) {
             op.clat_bins.bins.clear();
         }
         if let Some(counters) = &mut metrics.counters {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use efuse_model::counters::{Counters, Requests, Switches};
+use efuse_model::counters::{BusyFrom, Counters, Requests, Switches};
 use efuse_model::histogram::Histogram;
 use serde::Serialize;
 
@@ -223,9 +223,11 @@ impl<'a> Collector<'a> {
             .repetitions
             .iter()
             .filter_map(|(m, c)| {
+                // Zeros where counters never ran are no figures.
+                let ran = c.cpu.busy_s + c.cpu.idle_s + c.cpu.steal_s > 0.0;
                 Some(Point {
                     repetition: m.repetition,
-                    value: of(m, c).filter(|v| v.is_finite())?,
+                    value: of(m, c).filter(|v| ran && v.is_finite())?,
                 })
             })
             .collect();
@@ -233,7 +235,7 @@ impl<'a> Collector<'a> {
     }
 
     fn per_op(&self, of: impl Fn(&Measured, &Counters) -> Option<f64>) -> Option<Figure> {
-        self.figure(|m, c| Some(of(m, c)? / served::done(&m.metrics) as f64))
+        self.figure(|m, c| Some(of(m, c)? / m.metrics.counted()))
     }
 
     fn count(&self, of: impl Fn(&Measured, &Counters) -> Option<u64>) -> Count {
@@ -241,6 +243,15 @@ impl<'a> Collector<'a> {
         Count {
             total: self.figure(of),
             per_op: self.per_op(of),
+        }
+    }
+
+    /// What fio counted itself, in all of the phase.
+    fn of_fio(&self, of: impl Fn(&Measured) -> Option<u64>) -> Count {
+        let of = |m: &Measured| of(m).map(|n| n as f64);
+        Count {
+            total: self.figure(|m, _| of(m)),
+            per_op: self.figure(|m, _| Some(of(m)? / m.metrics.completed() as f64)),
         }
     }
 
@@ -266,7 +277,7 @@ impl<'a> Collector<'a> {
         Counted {
             perf: self.count(|_, c| of(c)?.perf),
             proc: self.count(|_, c| of(c)?.proc),
-            own: self.count(|m, _| own(m)),
+            own: self.of_fio(own),
             disagreement_percent: spread,
         }
     }
@@ -391,7 +402,13 @@ impl Cell {
                 .iter()
                 .chain(&probed.repetitions)
                 .any(|(_, c)| c.daemon_switches.is_some()),
-            fio: plain.counted(|c| Some(c.fio_switches), |m| Some(m.metrics.fio_ctx)),
+            fio: plain.counted(
+                |c| Some(c.fio_switches),
+                |m| {
+                    // metaload counts none itself.
+                    m.metrics.operations.is_none().then_some(m.metrics.fio_ctx)
+                },
+            ),
             daemon: plain.counted(|c| c.daemon_switches, |_| None),
             system_wide: plain.counted(|c| Some(c.system_switches), |_| None),
             switches: plain.switches(),
@@ -401,6 +418,9 @@ impl Cell {
                 Some(c.cpu.busy_s / all * 100.0)
             }),
             accounted_percent: plain.figure(|m, c| {
+                if c.cpu.busy_from == BusyFrom::Idle {
+                    return None;
+                }
                 let processors = f64::from(run.environment.as_ref()?.cpus);
                 let all = c.cpu.busy_s + c.cpu.idle_s + c.cpu.steal_s;
                 Some(all / (processors * m.metrics.runtime_ms / 1e3) * 100.0)

@@ -4,7 +4,6 @@ use efuse_model::counters::Channel;
 use serde::Serialize;
 
 use crate::input::Run;
-use crate::served;
 use crate::stats;
 
 /// One channel of a cell.
@@ -77,7 +76,7 @@ pub fn of(run: &Run, test: &str, system: &str) -> Vec<Load> {
         let Some(channels) = counters.map(|c| &c.channels).filter(|c| !c.is_empty()) else {
             continue;
         };
-        operations += served::done(&m.metrics);
+        operations += m.metrics.counted().round() as u64;
         seen.resize_with(seen.len().max(channels.len()), Vec::new);
         for (of_channel, channel) in seen.iter_mut().zip(channels) {
             of_channel.push(*channel);

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use efuse_model::attempt::Metrics;
 use efuse_model::counters::Served;
 use serde::Serialize;
 
@@ -51,7 +50,7 @@ pub fn of(run: &Run, test: &str, system: &str) -> Vec<Share> {
         if counters.served.is_empty() {
             continue;
         }
-        operations += done(&m.metrics);
+        operations += m.metrics.counted().round() as u64;
         for s in &counters.served {
             let sum = pooled.entry(&s.opcode).or_insert_with(|| Served {
                 opcode: s.opcode.clone(),
@@ -68,14 +67,4 @@ pub fn of(run: &Run, test: &str, system: &str) -> Vec<Share> {
         .into_values()
         .map(|counts| Share { counts, operations })
         .collect()
-}
-
-/// Operations that the load completed in a repetition.
-#[must_use]
-pub fn done(m: &Metrics) -> u64 {
-    [&m.read, &m.write, &m.operations]
-        .into_iter()
-        .flatten()
-        .map(|op| op.ios)
-        .sum()
 }

@@ -70,6 +70,32 @@ pub struct Metrics {
     pub counters: Option<Counters>,
 }
 
+impl Metrics {
+    /// Requests of fio, or operations, that were completed in the measured phase.
+    #[must_use]
+    pub fn completed(&self) -> u64 {
+        [&self.read, &self.write, &self.operations]
+            .into_iter()
+            .flatten()
+            .map(|op| op.ios)
+            .sum()
+    }
+
+    /// Those of them that [`Counters`] are of: counting may begin later than the phase, by setting
+    /// it up, and the rate of completion is taken for the same throughout. All, where the time that
+    /// was counted is not known, or is longer than the phase, as it is by starting and ending jobs.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "far from 2^53")]
+    pub fn counted(&self) -> f64 {
+        let counters = self.counters.as_ref();
+        let window_ms = counters.and_then(|c| c.window_s).map(|s| s * 1e3);
+        let share = window_ms
+            .filter(|_| self.runtime_ms > 0.0)
+            .map_or(1.0, |window| (window / self.runtime_ms).min(1.0));
+        self.completed() as f64 * share
+    }
+}
+
 /// What was checked, all of it without a mismatch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {

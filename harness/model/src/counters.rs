@@ -214,6 +214,10 @@ pub struct Counters {
     pub daemon_syscalls: Option<u64>,
     /// CPU time.
     pub cpu: CpuTime,
+    /// How long was counted, seconds; `None` in attempts stored before it was, and where nothing
+    /// was counted. Setting the counters up takes the beginning of the measured phase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_s: Option<f64>,
     /// Memory.
     pub memory: Memory,
     /// FUSE requests by opcode, sorted by name; probes only, empty for systems without

@@ -1,6 +1,7 @@
 //! Counting from one moment to another.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
 
 use efuse_model::counters::{BusyFrom, Counters, CpuTime, Memory, Switches};
 
@@ -42,6 +43,7 @@ struct Before {
 pub struct Window {
     subjects: Subjects,
     before: Before,
+    since: Instant,
     fio: Option<perf::Switches>,
     daemon: Option<perf::Switches>,
     system: Option<perf::Switches>,
@@ -157,6 +159,7 @@ impl Prepared {
         Window {
             subjects,
             before,
+            since: Instant::now(),
             fio,
             daemon,
             system,
@@ -178,11 +181,13 @@ impl Window {
         let Self {
             subjects,
             before,
+            since,
             fio,
             daemon,
             system,
             mut missing,
         } = self;
+        let window_s = since.elapsed().as_secs_f64();
         let missing = &mut missing;
         let mut read =
             |counter: Option<perf::Switches>| counter.and_then(|c| note(missing, c.stop()));
@@ -248,6 +253,7 @@ impl Window {
                 idle_s: now.idle_s - then.idle_s,
                 steal_s: now.steal_s - then.steal_s,
             },
+            window_s: Some(window_s),
             memory,
             missing: std::mem::take(missing),
             ..Counters::default()

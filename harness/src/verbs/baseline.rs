@@ -63,9 +63,17 @@ pub fn run(context: &Context, verb: &Baseline) -> Result<Status> {
             }
             let mut entries = Vec::new();
             for baseline in all {
-                let environment = baseline.dir.environment()?;
+                let read = baseline.dir.environment();
+                let read = read.and_then(|e| Ok((e, baseline.dir.attempts()?.list.len())));
+                let (environment, attempts) = match read {
+                    Ok(read) => read,
+                    Err(error) => {
+                        eprintln!("eval: baseline {}: {error}", baseline.name);
+                        continue;
+                    }
+                };
                 entries.push(Entry {
-                    attempts: baseline.dir.attempts()?.list.len(),
+                    attempts,
                     name: baseline.name,
                     run: baseline.plan.run,
                     workload: baseline.plan.workload,

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use efuse_model::document::{Outcome, Verdict};
 use efuse_model::environment::Clock;
+use efuse_model::plan::{Plan, PlannedSystem};
 
 use super::{Context, Status};
 use crate::judge::between;
@@ -116,10 +117,12 @@ pub fn run(context: &Context, verb: &Gate) -> Result<Status> {
             None,
         ),
     };
+    // First what was found: it may be all there is, if the disk is full.
+    let status = finish(context, &verdict)?;
     if let Some(folder) = verb.out.as_ref().or(folder.as_ref()) {
         write(folder, &verdict)?;
     }
-    finish(context, &verdict)
+    Ok(status)
 }
 
 /// Prints a verdict and gives its exit status.
@@ -222,7 +225,7 @@ fn within(run: &Stored, verb: &Gate) -> Verdict {
             question.floor = None;
         }
     }
-    let (mut problems, mut notes) = (Vec::new(), Vec::new());
+    let (mut problems, mut notes) = (skipped(&run.plan, &verb.systems), Vec::new());
     let open = run.open_slots();
     if open > 0 {
         problems.push(format!(
@@ -247,6 +250,22 @@ fn within(run: &Stored, verb: &Gate) -> Verdict {
         notes,
         run.plan.seed,
     )
+}
+
+/// Systems that were to be judged, or to give the floor, and could not be measured.
+fn skipped(plan: &Plan, asked: &Option<Vec<String>>) -> Vec<String> {
+    let wanted = |system: &PlannedSystem| {
+        asked.as_ref().is_none_or(|asked| {
+            let original = system.twin_of.as_ref().unwrap_or(&system.id);
+            asked.contains(&system.id) || asked.contains(original)
+        })
+    };
+    let reason = |system: &PlannedSystem| {
+        let reason = system.skipped.as_ref()?;
+        Some(format!("{} was not measured: {reason}", system.id))
+    };
+    let systems = plan.systems.iter();
+    systems.filter(|s| wanted(s)).filter_map(reason).collect()
 }
 
 fn verdict(

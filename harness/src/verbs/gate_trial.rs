@@ -148,7 +148,8 @@ pub fn run(context: &Context, verb: &GateTrial) -> Result<Status> {
     context.print(&trial, || render(&trial, &path))?;
     let allowed = verb.gates / 20;
     Ok(
-        if trial.false_alarms > 0 || trial.caught + allowed < verb.gates {
+        // Those that could not be judged may have been caught.
+        if trial.false_alarms > 0 || trial.caught + trial.not_judged + allowed < verb.gates {
             1
         } else if trial.not_judged > 0 {
             2

@@ -73,14 +73,29 @@ pub fn of(page: &Page<'_>, system: &str, test: &str, op: Op, metric: Metric) -> 
     })
 }
 
-/// What the band means, for the caption of a chart of ratios to `base`.
-pub fn legend(page: &Page<'_>, base: &str) -> Markup {
+/// The floor of one figure in a test: the largest over all systems that were measured twice, as
+/// the gate takes it.
+pub fn largest(page: &Page<'_>, test: &str, op: Op, metric: Metric) -> Option<Floor> {
+    originals(page)
+        .filter_map(|original| of(page, original, test, op, metric))
+        .max_by(|a, b| a.floor.total_cmp(&b.floor))
+}
+
+fn originals<'a>(page: &'a Page<'_>) -> impl Iterator<Item = &'a str> {
+    let systems = page.run.plan.systems.iter();
+    systems.filter_map(|system| system.twin_of.as_deref())
+}
+
+/// What the band means, for the caption of a chart of ratios.
+pub fn legend(page: &Page<'_>) -> Markup {
+    let originals: Vec<_> = originals(page).collect();
     html! {
-        @if let Some(twin) = page.run.twin(base) {
-            "Shaded band: A/A floor, the farther end of the 95 % interval of " (twin.id) " over " (base)
-            ", which are the same system, on both sides of 1; a difference inside it is noise. "
+        @if originals.is_empty() {
+            "No A/A floor: this run measures no system twice. "
         } @else {
-            "No A/A floor: this run does not measure " (base) " twice. "
+            "Shaded band: A/A floor, the farther end of the 95 % interval of the ratio of " (originals.join(", "))
+            " to the same measured once more" @if originals.len() > 1 { ", the widest of them" }
+            ", on both sides of 1; a difference inside it is noise. "
         }
     }
 }

@@ -139,7 +139,7 @@ fn chart(page: &Page<'_>, test: &Test, key: &(String, u32)) -> Result<Markup, Re
             continue;
         }
         let mut bands = Vec::new();
-        if let Some(floor) = floor::of(page, base, &test.id, op, Metric::Iops) {
+        if let Some(floor) = floor::largest(page, &test.id, op, Metric::Iops) {
             let band = floor.band();
             values.extend([band.low, band.high]);
             bands.push(Band {
@@ -178,7 +178,7 @@ fn chart(page: &Page<'_>, test: &Test, key: &(String, u32)) -> Result<Markup, Re
                 (under::caption(page, &html! {
                     "IOPS as a multiple of " (base) ". Filled diamond and whiskers: this run, median and "
                     "95 % interval; open square: published, one run, measured elsewhere. "
-                    (floor::legend(page, base))
+                    (floor::legend(page))
                 }, &[test], &[Probes::Off]))
             }
         }

@@ -244,7 +244,7 @@ fn forest(page: &Page<'_>, base: &str) -> Result<Markup, ReportError> {
                     content,
                 });
             }
-            if let Some(floor) = floor::of(page, base, &test.id, op, Metric::Iops) {
+            if let Some(floor) = floor::largest(page, &test.id, op, Metric::Iops) {
                 let band = floor.band();
                 values.extend([band.low, band.high]);
                 bands.push(Band {
@@ -290,7 +290,7 @@ fn forest(page: &Page<'_>, base: &str) -> Result<Markup, ReportError> {
             (under::caption(page, &html! {
                 "IOPS as a multiple of " (base) ". Diamond: median of the paired ratios; "
                 "points: each repetition; whiskers: 95 % bootstrap interval; line at 1: " (base)
-                ". " (floor::legend(page, base)) "Higher is better."
+                ". " (floor::legend(page)) "Higher is better."
             }, &plan.tests.iter().collect::<Vec<_>>(), &[Probes::Off]))
         }
     })

@@ -71,6 +71,7 @@ pub fn counters(operations: u64, fio: f64, daemon: Option<f64>) -> Counters {
             idle_s: 2.0,
             steal_s: 0.05,
         },
+        window_s: None,
         memory: Memory {
             daemon_peak: daemon.map(|_| 14 << 20),
             maps: None,
