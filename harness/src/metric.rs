@@ -124,6 +124,8 @@ metrics! {
 
 #[cfg(test)]
 mod tests {
+    use efuse_model::counters::{Counters, Switches};
+
     use super::*;
 
     #[test]
@@ -145,6 +147,42 @@ mod tests {
         assert_eq!(get("write-iops"), None);
         assert_eq!(get("read-p99"), Some(9.0));
         assert_eq!(Metric::parse("iops").unwrap().of(&Metrics::default()), None);
+    }
+
+    #[test]
+    fn what_was_counted_is_divided_by_what_was_done_meanwhile() {
+        let mut metrics = Metrics {
+            read: Some(OpMetrics {
+                ios: 1000,
+                ..OpMetrics::default()
+            }),
+            runtime_ms: 2000.0,
+            counters: Some(Counters {
+                system_switches: Switches {
+                    perf: None,
+                    proc: Some(450),
+                },
+                ..Counters::default()
+            }),
+            ..Metrics::default()
+        };
+        let of = |metrics: &Metrics, name: &str| Metric::parse(name).unwrap().of(metrics);
+        // As in attempts from before the window was stored.
+        assert_eq!(of(&metrics, "switches-per-op"), Some(0.45));
+        // No processor time was counted.
+        assert_eq!(of(&metrics, "cpu-per-op"), None);
+        let counters = metrics.counters.as_mut().unwrap();
+        counters.window_s = Some(1.8);
+        counters.cpu.idle_s = 1.0;
+        counters.cpu.busy_s = 0.9;
+        // By clock ticks, as by default.
+        assert_eq!(of(&metrics, "cpu-per-op"), None);
+        metrics.counters.as_mut().unwrap().cpu.busy_from = BusyFrom::Idle;
+        assert_eq!(of(&metrics, "switches-per-op"), Some(0.5));
+        assert_eq!(of(&metrics, "cpu-per-op"), Some(1000.0));
+        // Jobs that start and end are in a longer one.
+        metrics.counters.as_mut().unwrap().window_s = Some(2.1);
+        assert_eq!(of(&metrics, "switches-per-op"), Some(0.45));
     }
 
     #[test]

@@ -142,7 +142,7 @@ pub fn check_memory(guest_mib: u32) -> Result<()> {
     if u64::from(guest_mib) > available {
         bail!(
             "the guest is to have {guest_mib} MiB of memory and {available} MiB are available here; \
-             choose a smaller device (--device NAME:SIZE), a smaller --scale, or set --memory"
+             choose a smaller device (--device NAME:SIZE, with --scale for smaller files), or set --memory"
         );
     }
     Ok(())

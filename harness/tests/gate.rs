@@ -283,6 +283,27 @@ fn systems_of_one_run_are_judged_against_its_base_and_its_floor() {
 }
 
 #[test]
+fn a_system_that_could_not_be_measured_is_not_judged_equal() {
+    let project = Project::new();
+    let speeds = [("fuse", 100.0), ("efuse", 100.0)];
+    project.store(&Made {
+        speeds: &speeds,
+        ..Made::default()
+    });
+    assert_eq!(project.eval("gate old").0, 0);
+    let path = project.run_folder("old").join("plan.json");
+    let mut plan: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let mut absent = plan["systems"][1].clone();
+    absent["id"] = "rfuse".into();
+    absent["skipped"] = "there is no module".into();
+    plan["systems"].as_array_mut().unwrap().push(absent);
+    fs::write(&path, plan.to_string()).unwrap();
+    project.fails("gate old", 2, "rfuse was not measured: there is no module");
+    assert_eq!(project.eval("gate old --systems efuse").0, 0);
+}
+
+#[test]
 fn what_cannot_be_judged_is_said_and_exits_with_2() {
     let project = Project::new();
     project.fails("gate", 2, "there is no run");

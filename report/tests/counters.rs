@@ -403,7 +403,7 @@ fn a_twin_is_a_floor_and_no_system() {
     // Still verified like the others, and named among the systems.
     let verification = html.split_once("id=\"verification\"").unwrap().1;
     assert!(verification.contains("fuse@twin"));
-    assert!(page(&whole()).contains("No A/A floor: this run does not measure fuse twice."));
+    assert!(page(&whole()).contains("No A/A floor: this run measures no system twice."));
 }
 
 #[test]

@@ -14,20 +14,21 @@
 //!
 //! [ready]                          # else: mounted and answering
 //! line = "ready"                   # also wait for this line of its output
-//! timeout = "30s"
+//! timeout = "120s"
 //!
 //! [needs]
 //! programs = ["bindfs"]            # that of `command` is always needed
 //! devices = ["/dev/fuse"]          # `device` is always needed, else /dev/fuse
-//! kernel = ["fuse-passthrough"]
+//! kernel = ["fuse-passthrough"]    # or fuse-over-io-uring, efuse-bpf, efuse-ring
 //! place = "host"
 //!
 //! [env]
 //! NAME = "value"
 //! ```
 //!
-//! `{lower}`, `{mountpoint}` and `{threads}` may stand anywhere in `command`,
-//! `unmount` and the values of `env`. With `device`, the daemon's `{mountpoint}` is
+//! `{lower}`, `{mountpoint}`, `{threads}` and `{timeout}` (seconds that the kernel may cache names
+//! and attributes, which metadata tests choose) may stand anywhere in `command`, `unmount` and the
+//! values of `env`. With `device`, the daemon's `{mountpoint}` is
 //! `/dev/fd/N`: libfuse 3 takes that for a file system which is mounted already, so that
 //! an unmodified daemon runs on a device it does not know.
 

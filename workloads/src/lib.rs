@@ -22,6 +22,8 @@
 //! latency_us = 60            # nvme-model only
 //!
 //! [defaults]                 # any key of a test but id, title and published
+//! engine = "libaio"          # fio's ioengine=
+//! direct = true              # past the page cache
 //! pattern = "randrw"         # fio's rw=
 //! read_percent = 70
 //! block = "4KiB"
@@ -53,6 +55,7 @@
 //! threads = 2
 //! runtime = "1s"
 //! ramp = "200ms"
+//! warm = true                # ask for every name once before measuring
 //! ```
 
 mod draft;

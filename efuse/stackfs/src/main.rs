@@ -123,8 +123,8 @@ struct Cli {
     max_background: u16,
 
     /// Attach these programs to the mount, which then answer for the daemon as far as they can: a
-    /// built-in policy (metadata, extfuse, passthrough, cache,
-    /// prelim) or the path of a compiled one. On /dev/efuse only. They
+    /// built-in policy (metadata, extfuse, passthrough, cache, prelim, balance, balance-least,
+    /// balance-two) or the path of a compiled one. On /dev/efuse only. They
     /// end with the daemon.
     #[arg(long, value_name = "NAME")]
     policy: Option<String>,

@@ -108,7 +108,8 @@ fn cpu(page: &Page<'_>, index: usize, test: &Test) -> Result<Markup, ReportError
                     } @else {
                         td.none colspan="3" { "not known: clock ticks were lost" }
                     }
-                    (parts::cell(c.accounted_percent.as_ref()))
+                    @if c.accounted_percent.is_some() { (parts::cell(c.accounted_percent.as_ref())) }
+                    @else { td.none { "no ticks counted" } }
                     (parts::cell(c.steal_s.as_ref()))
                 })))
             } }

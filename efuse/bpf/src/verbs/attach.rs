@@ -16,7 +16,8 @@ use super::pin_path;
 pub(crate) struct Attach {
     /// The mount point.
     mount: PathBuf,
-    /// A built-in policy (metadata, extfuse, passthrough, cache, prelim), or the path of a compiled one.
+    /// A built-in policy (metadata, extfuse, passthrough, cache, prelim; with rings balance, balance-least,
+    /// balance-two), or the path of a compiled one.
     #[arg(long, value_name = "NAME", default_value = "metadata")]
     policy: String,
     /// Nobody but the daemon changes the tree, and all changes come through this mount or are
