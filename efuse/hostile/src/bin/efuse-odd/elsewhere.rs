@@ -6,13 +6,12 @@
 
 use std::ffi::CStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use efuse_abi::wire::{Attr, Kstatfs, ReadIn};
 use efuse_abi::{Errno, FopenFlags};
 use efuse_runtime::{Attributes, Context, Entry, FileSystem, Opened};
 
-use crate::{ROOT, attributes, entry, space};
+use crate::{ROOT, attributes, entry, number, once, opened, same_bytes, space};
 
 const FILES: u64 = 4;
 const FIRST: u64 = 10;
@@ -81,18 +80,16 @@ impl Elsewhere {
 
 impl FileSystem for Elsewhere {
     fn lookup(&self, _: &Context<'_>, _parent: u64, name: &CStr) -> Result<Entry, Errno> {
-        let name = name.to_str().map_err(|_| Errno::ENOENT)?;
-        if let Some(text) = name.strip_prefix("now-") {
+        let happens = name.to_str().ok().and_then(|n| n.strip_prefix("now-"));
+        if let Some(text) = happens {
             if self.happens(text).is_none() {
                 eprintln!("efuse-odd: {text} makes no sense");
                 return Err(Errno::EINVAL);
             }
             return Err(Errno::ENOENT);
         }
-        let n = name.strip_prefix('f').and_then(|n| n.parse::<usize>().ok());
-        let files = self.files();
-        let file = n.and_then(|n| files.get(n)).ok_or(Errno::ENOENT)?;
-        Ok(entry(file.attributes()))
+        let n = number(name, FILES)?;
+        Ok(entry(self.files()[n as usize].attributes()))
     }
 
     fn getattr(
@@ -101,10 +98,7 @@ impl FileSystem for Elsewhere {
         node: u64,
         _fh: Option<u64>,
     ) -> Result<Attributes<Attr>, Errno> {
-        Ok(Attributes {
-            attr: self.look(node)?,
-            ttl: Duration::ZERO,
-        })
+        self.look(node).map(once)
     }
 
     fn open(
@@ -115,11 +109,7 @@ impl FileSystem for Elsewhere {
         _kill_suidgid: bool,
     ) -> Result<Opened, Errno> {
         self.look(node)?;
-        Ok(Opened {
-            fh: 1,
-            flags: FopenFlags::DIRECT_IO,
-            backing_id: 0,
-        })
+        Ok(opened(FopenFlags::empty()))
     }
 
     /// The number of the node, again and again.
@@ -131,9 +121,7 @@ impl FileSystem for Elsewhere {
         out: &mut [u8],
     ) -> Result<usize, Errno> {
         let size = self.look(node)?.size;
-        let len = size.saturating_sub(arg.offset).min(out.len() as u64) as usize;
-        out[..len].fill(node as u8);
-        Ok(len)
+        Ok(same_bytes(node as u8, size, arg, out))
     }
 
     fn statfs(&self, _: &Context<'_>, _node: u64) -> Result<Kstatfs, Errno> {

@@ -11,7 +11,7 @@ use efuse_runtime::{
     Attributes, Context, Entry, FileSystem, Ioctl, IoctlReply, Opened, XattrReply,
 };
 
-use crate::{ROOT, attributes, entry, space, value};
+use crate::{ROOT, attributes, entry, number, once, opened, space, value};
 
 /// Files `f0`, `f1` and so on.
 const FILES: u64 = 4;
@@ -130,19 +130,13 @@ impl Files {
     }
 
     fn attributes(&self, node: u64) -> Result<Attributes<Attr>, Errno> {
-        Ok(Attributes {
-            attr: self.look(node)?,
-            ttl: Duration::ZERO,
-        })
+        self.look(node).map(once)
     }
 }
 
 impl FileSystem for Files {
     fn lookup(&self, _: &Context<'_>, _parent: u64, name: &CStr) -> Result<Entry, Errno> {
-        let digits = name.to_str().ok().and_then(|text| text.strip_prefix('f'));
-        let n = digits.and_then(|digits| digits.parse::<u64>().ok());
-        let n = n.filter(|&n| n < FILES).ok_or(Errno::ENOENT)?;
-        self.look(FIRST + n).map(entry)
+        self.look(FIRST + number(name, FILES)?).map(entry)
     }
 
     fn getattr(
@@ -166,7 +160,6 @@ impl FileSystem for Files {
         self.attributes(node)
     }
 
-    /// Past the page cache, so that reads come to the daemon or to where programs send them.
     fn open(
         &self,
         _: &Context<'_>,
@@ -175,11 +168,7 @@ impl FileSystem for Files {
         _kill_suidgid: bool,
     ) -> Result<Opened, Errno> {
         drop(self.file(node)?);
-        Ok(Opened {
-            fh: 1,
-            flags: FopenFlags::DIRECT_IO,
-            backing_id: 0,
-        })
+        Ok(opened(FopenFlags::empty()))
     }
 
     fn read(

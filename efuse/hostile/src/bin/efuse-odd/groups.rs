@@ -10,7 +10,7 @@ use efuse_abi::wire::{Attr, Kstatfs, ReadIn};
 use efuse_abi::{DirentBuf, Errno};
 use efuse_runtime::{Attributes, Context, Entry, FileSystem, XattrReply};
 
-use crate::{ROOT, attributes, entry, put, space, value};
+use crate::{ROOT, attributes, entry, once, put, space, value};
 
 /// The first group that counts.
 const FIRST: u32 = 3000;
@@ -96,10 +96,7 @@ impl FileSystem for Groups {
         node: u64,
         _fh: Option<u64>,
     ) -> Result<Attributes<Attr>, Errno> {
-        Ok(Attributes {
-            attr: look(groups(cx), node)?,
-            ttl: std::time::Duration::ZERO,
-        })
+        look(groups(cx), node).map(once)
     }
 
     fn statfs(&self, _: &Context<'_>, _node: u64) -> Result<Kstatfs, Errno> {

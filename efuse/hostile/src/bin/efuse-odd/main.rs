@@ -8,6 +8,7 @@ mod plus;
 mod reused;
 mod stream;
 
+use std::ffi::CStr;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,11 +17,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
-use efuse_abi::Errno;
-use efuse_abi::wire::{Attr, Kstatfs};
+use efuse_abi::wire::{Attr, Kstatfs, ReadIn};
+use efuse_abi::{Errno, FopenFlags};
 use efuse_runtime::{
-    Device, Entry, FileSystem, MountOptions, Node, RingConfig, Rings, Session, SessionConfig,
-    Transport, XattrReply,
+    Attributes, Device, Entry, FileSystem, MountOptions, Node, Opened, RingConfig, Rings, Session,
+    SessionConfig, Transport, XattrReply,
 };
 
 /// An unusual daemon with files in memory; serves until it is unmounted.
@@ -94,6 +95,37 @@ fn entry(attr: Attr) -> Entry {
         entry_ttl: Duration::ZERO,
         attr_ttl: Duration::ZERO,
     }
+}
+
+/// Attributes that the kernel itself may use once, likewise.
+fn once(attr: Attr) -> Attributes<Attr> {
+    Attributes {
+        attr,
+        ttl: Duration::ZERO,
+    }
+}
+
+/// The number of a file `f0`, `f1` and so on, of which there are so many.
+fn number(name: &CStr, files: u64) -> Result<u64, Errno> {
+    let digits = name.to_str().ok().and_then(|text| text.strip_prefix('f'));
+    let n = digits.and_then(|digits| digits.parse().ok());
+    n.filter(|&n| n < files).ok_or(Errno::ENOENT)
+}
+
+/// An open file past the page cache, so that reads come to the daemon or to where programs send them.
+fn opened(more: FopenFlags) -> Opened {
+    Opened {
+        fh: 1,
+        flags: FopenFlags::DIRECT_IO | more,
+        backing_id: 0,
+    }
+}
+
+/// Reads from a file of this size that has the same byte everywhere.
+fn same_bytes(byte: u8, size: u64, arg: &ReadIn, out: &mut [u8]) -> usize {
+    let len = size.saturating_sub(arg.offset).min(out.len() as u64) as usize;
+    out[..len].fill(byte);
+    len
 }
 
 /// What statfs says, which no test looks at but all mounts are asked for.

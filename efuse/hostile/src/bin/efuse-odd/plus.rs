@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use efuse_abi::wire::{Attr, EntryOut, Kstatfs, ReadIn};
 use efuse_abi::{DirentPlusBuf, Errno, InitFlags};
 use efuse_runtime::{Attributes, Connection, Context, Entry, FileSystem, Negotiation, XattrReply};
 
-use crate::{ROOT, attributes, entry, space, value};
+use crate::{ROOT, attributes, entry, number, once, space, value};
 
 /// Files `f0` and so on. Those with odd numbers have no type in a list.
 const FILES: u64 = 12;
@@ -44,9 +43,7 @@ impl FileSystem for Plus {
     }
 
     fn lookup(&self, _: &Context<'_>, _parent: u64, name: &CStr) -> Result<Entry, Errno> {
-        let digits = name.to_str().ok().and_then(|text| text.strip_prefix('f'));
-        let n = digits.and_then(|digits| digits.parse::<u64>().ok());
-        let n = n.filter(|&n| n < FILES).ok_or(Errno::ENOENT)?;
+        let n = number(name, FILES)?;
         let found = entry(look(FIRST + n)?);
         *self.known().entry(FIRST + n).or_default() += 1;
         Ok(found)
@@ -68,10 +65,7 @@ impl FileSystem for Plus {
         node: u64,
         _fh: Option<u64>,
     ) -> Result<Attributes<Attr>, Errno> {
-        Ok(Attributes {
-            attr: look(node)?,
-            ttl: Duration::ZERO,
-        })
+        look(node).map(once)
     }
 
     fn readdirplus(

@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use efuse_abi::wire::{Attr, Kstatfs, ReadIn};
 use efuse_abi::{Errno, FopenFlags};
 use efuse_runtime::{Attributes, Context, Entry, FileSystem, Opened, XattrReply};
 
-use crate::{ROOT, attributes, entry, space, value};
+use crate::{ROOT, attributes, entry, number, once, opened, same_bytes, space, value};
 
 /// Files `f0`, `f1` and so on.
 const FILES: u64 = 8;
@@ -63,9 +62,7 @@ fn look(node: u64, file: u64) -> Attr {
 
 impl FileSystem for Reused {
     fn lookup(&self, _: &Context<'_>, _parent: u64, name: &CStr) -> Result<Entry, Errno> {
-        let digits = name.to_str().ok().and_then(|text| text.strip_prefix('f'));
-        let file = digits.and_then(|digits| digits.parse::<u64>().ok());
-        let file = file.filter(|&n| n < FILES).ok_or(Errno::ENOENT)?;
+        let file = number(name, FILES)?;
         let mut nodes = self.nodes();
         let node = nodes.of(file);
         if let Some(known) = nodes.known.get_mut(&node) {
@@ -98,10 +95,7 @@ impl FileSystem for Reused {
         } else {
             look(node, self.file(node)?)
         };
-        Ok(Attributes {
-            attr,
-            ttl: Duration::ZERO,
-        })
+        Ok(once(attr))
     }
 
     fn getxattr(
@@ -125,11 +119,7 @@ impl FileSystem for Reused {
         _kill_suidgid: bool,
     ) -> Result<Opened, Errno> {
         self.file(node)?;
-        Ok(Opened {
-            fh: 1,
-            flags: FopenFlags::DIRECT_IO,
-            backing_id: 0,
-        })
+        Ok(opened(FopenFlags::empty()))
     }
 
     fn read(
@@ -141,9 +131,7 @@ impl FileSystem for Reused {
     ) -> Result<usize, Errno> {
         let file = self.file(node)?;
         let size = look(node, file).size;
-        let len = size.saturating_sub(arg.offset).min(out.len() as u64) as usize;
-        out[..len].fill(file as u8);
-        Ok(len)
+        Ok(same_bytes(file as u8, size, arg, out))
     }
 
     fn statfs(&self, _: &Context<'_>, _node: u64) -> Result<Kstatfs, Errno> {

@@ -3,20 +3,16 @@
 
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use efuse_abi::wire::{Attr, Kstatfs, ReadIn};
 use efuse_abi::{Errno, FopenFlags};
 use efuse_runtime::{Attributes, Context, Entry, FileSystem, Opened};
 
-use crate::{ROOT, attributes, entry, space};
+use crate::{ROOT, attributes, entry, number, once, opened, space};
 
 const FIRST: u64 = 10;
 /// By file.
-const FLAGS: [FopenFlags; 2] = [
-    FopenFlags::DIRECT_IO.union(FopenFlags::STREAM),
-    FopenFlags::DIRECT_IO.union(FopenFlags::NONSEEKABLE),
-];
+const FLAGS: [FopenFlags; 2] = [FopenFlags::STREAM, FopenFlags::NONSEEKABLE];
 /// What the files seem to have.
 const SIZE: u64 = 1 << 20;
 
@@ -41,12 +37,7 @@ fn look(node: u64) -> Result<Attr, Errno> {
 
 impl FileSystem for Stream {
     fn lookup(&self, _: &Context<'_>, _parent: u64, name: &CStr) -> Result<Entry, Errno> {
-        let n = match name.to_bytes() {
-            b"f0" => 0,
-            b"f1" => 1,
-            _ => return Err(Errno::ENOENT),
-        };
-        look(FIRST + n).map(entry)
+        look(FIRST + number(name, FLAGS.len() as u64)?).map(entry)
     }
 
     fn getattr(
@@ -55,10 +46,7 @@ impl FileSystem for Stream {
         node: u64,
         _fh: Option<u64>,
     ) -> Result<Attributes<Attr>, Errno> {
-        Ok(Attributes {
-            attr: look(node)?,
-            ttl: Duration::ZERO,
-        })
+        look(node).map(once)
     }
 
     fn open(
@@ -68,11 +56,7 @@ impl FileSystem for Stream {
         _flags: u32,
         _kill_suidgid: bool,
     ) -> Result<Opened, Errno> {
-        Ok(Opened {
-            fh: 1,
-            flags: FLAGS[index(node)?],
-            backing_id: 0,
-        })
+        Ok(opened(FLAGS[index(node)?]))
     }
 
     /// The bytes after those of the last read, whatever the offset.
