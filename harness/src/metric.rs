@@ -75,7 +75,7 @@ fn per_op(m: &Metrics, count: f64) -> Option<f64> {
 /// which a busy host makes an emulated guest lose, or nothing at all.
 fn processor_us(m: &Metrics) -> Option<f64> {
     let cpu = &m.counters.as_ref()?.cpu;
-    let counted = cpu.busy_s + cpu.idle_s + cpu.steal_s > 0.0;
+    let counted = cpu.accounted_s() > 0.0;
     (counted && cpu.busy_from == BusyFrom::Idle).then_some(cpu.busy_s * 1e6)
 }
 

@@ -224,7 +224,7 @@ impl<'a> Collector<'a> {
             .iter()
             .filter_map(|(m, c)| {
                 // Zeros where counters never ran are no figures.
-                let ran = c.cpu.busy_s + c.cpu.idle_s + c.cpu.steal_s > 0.0;
+                let ran = c.cpu.accounted_s() > 0.0;
                 Some(Point {
                     repetition: m.repetition,
                     value: of(m, c).filter(|v| ran && v.is_finite())?,
@@ -413,17 +413,13 @@ impl Cell {
             system_wide: plain.counted(|c| Some(c.system_switches), |_| None),
             switches: plain.switches(),
             cpu_us: plain.cpu(),
-            busy_percent: plain.figure(|_, c| {
-                let all = c.cpu.busy_s + c.cpu.idle_s + c.cpu.steal_s;
-                Some(c.cpu.busy_s / all * 100.0)
-            }),
+            busy_percent: plain.figure(|_, c| Some(c.cpu.busy_s / c.cpu.accounted_s() * 100.0)),
             accounted_percent: plain.figure(|m, c| {
                 if c.cpu.busy_from == BusyFrom::Idle {
                     return None;
                 }
                 let processors = f64::from(run.environment.as_ref()?.cpus);
-                let all = c.cpu.busy_s + c.cpu.idle_s + c.cpu.steal_s;
-                Some(all / (processors * m.metrics.runtime_ms / 1e3) * 100.0)
+                Some(c.cpu.accounted_s() / (processors * m.metrics.runtime_ms / 1e3) * 100.0)
             }),
             steal_s: plain.figure(|_, c| Some(c.cpu.steal_s)),
             daemon_peak: plain.most(|c| c.memory.daemon_peak),

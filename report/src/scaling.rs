@@ -75,7 +75,7 @@ fn seconds(run: &Run, test: &Test, system: &str, cores: u32) -> f64 {
     run.probed_of(&test.id, system)
         .filter_map(|m| Some((m, m.metrics.counters.as_ref()?)))
         .map(|(m, c)| match c.cpu.busy_from {
-            BusyFrom::Idle => (c.cpu.busy_s + c.cpu.idle_s + c.cpu.steal_s) / f64::from(cores),
+            BusyFrom::Idle => c.cpu.accounted_s() / f64::from(cores),
             BusyFrom::Ticks => m.metrics.runtime_ms / 1e3,
         })
         .sum()

@@ -73,6 +73,14 @@ pub struct CpuTime {
     pub steal_s: f64,
 }
 
+impl CpuTime {
+    /// The time of all processors that is accounted for, seconds; 0 where nothing was counted.
+    #[must_use]
+    pub fn accounted_s(&self) -> f64 {
+        self.busy_s + self.idle_s + self.steal_s
+    }
+}
+
 /// Memory, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
